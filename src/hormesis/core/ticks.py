@@ -1,0 +1,37 @@
+"""A counter that threads advance without a lock, and read under one.
+
+Drawing the next number of an `itertools.count` is one atomic step in C; it is all that counting a success costs.
+There is no way to look at such a counter without drawing from it, so readings draw too, and are taken off again.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+__all__ = ["Ticks"]
+
+
+class Ticks:
+    """Counts calls: `ticks.draw()` from any thread; `read` and `advance` only under the owner's lock.
+
+    >>> ticks = Ticks()
+    >>> _ = ticks.draw(), ticks.draw()
+    >>> ticks.read(), ticks.read()
+    (2, 2)
+    """
+
+    __slots__ = ("_reads", "draw")
+
+    def __init__(self) -> None:
+        self.draw = itertools.count().__next__
+        self._reads = 0
+
+    def read(self) -> int:
+        """Return how often it was advanced."""
+        value = self.draw() - self._reads
+        self._reads += 1
+        return value
+
+    def advance(self) -> int:
+        """Advance it by one and return what it stood at before."""
+        return self.draw() - self._reads

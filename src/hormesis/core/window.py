@@ -1,0 +1,191 @@
+"""Sliding windows over the outcomes of calls, O(1) per call, and without a lock for a success.
+
+The idea: only failures are stored. Every call that ends draws a number from one counter (a *tick*; drawing it is
+atomic), and that is all a success does. A failure stores its number. In a count window of the last N calls the
+failures are those whose number is above `latest - N`; in a time window the counter's value at the turn of each bucket
+tells how many calls the bucket saw. So a healthy breaker allocates no window, and a
+success pays for one draw from a counter.
+
+The count window slides by one call; the time window slides by one bucket (a tenth of its length).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple, Protocol
+
+from hormesis.core.ticks import Ticks
+
+__all__ = ["CountWindow", "Tally", "TimeWindow", "Window"]
+
+_BUCKETS = 10
+
+
+class Tally(NamedTuple):
+    """What a window holds: calls that ended, how many of them failed, and how many were slow."""
+
+    calls: int
+    failures: int
+    slow: int
+
+
+class Window(Protocol):
+    """What a breaker needs of a window. All verbs but `succeed` want the breaker's lock held."""
+
+    timed: bool
+    """Whether `succeed` needs the time."""
+
+    def succeed(self, now: float) -> bool:
+        """Count an unremarkable success, without a lock; False asks the caller to `record` it under the lock."""
+        ...
+
+    def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
+        """Count any call that ended, and return what the window holds now."""
+        ...
+
+    def tally(self, now: float) -> Tally:
+        """Return what the window holds."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
+class CountWindow:
+    """The last `size` calls.
+
+    >>> window = CountWindow(3)
+    >>> for failed in (True, True, False, True): tally = window.record(0.0, failed=failed, slow=False)
+    >>> tally
+    Tally(calls=3, failures=2, slow=0)
+    """
+
+    __slots__ = ("_failed", "_slow", "_ticks", "size")
+
+    timed = False
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything; a call that ends at this very moment may be counted in neither half."""
+        self._ticks = Ticks()
+        self._failed: deque[int] | None = None
+        self._slow: deque[int] | None = None
+
+    def succeed(self, now: float) -> bool:
+        """Count a success."""
+        self._ticks.draw()
+        return True
+
+    def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
+        """Count any call."""
+        number = self._ticks.advance()
+        if failed:
+            self._failed = self._failed or deque()
+            self._failed.append(number)
+        if slow:
+            self._slow = self._slow or deque()
+            self._slow.append(number)
+        return self._tally(number + 1)
+
+    def tally(self, now: float) -> Tally:
+        """Return what the window holds."""
+        return self._tally(self._ticks.read())
+
+    def _tally(self, ended: int) -> Tally:
+        oldest = ended - self.size
+        return Tally(min(ended, self.size), _count_from(self._failed, oldest), _count_from(self._slow, oldest))
+
+
+def _count_from(numbers: deque[int] | None, oldest: int) -> int:
+    if numbers is None:
+        return 0
+    while numbers and numbers[0] < oldest:
+        numbers.popleft()
+    return len(numbers)
+
+
+class TimeWindow:
+    """The calls that ended in the last `seconds`, to a tenth of that.
+
+    >>> window = TimeWindow(10.0)
+    >>> window.record(0.0, failed=True, slow=False)
+    Tally(calls=1, failures=1, slow=0)
+    >>> window.record(5.0, failed=False, slow=False)
+    Tally(calls=2, failures=1, slow=0)
+    >>> window.tally(10.5)
+    Tally(calls=1, failures=0, slow=0)
+    """
+
+    __slots__ = (
+        "_bucket_ends",
+        "_buckets",
+        "_failures",
+        "_slow",
+        "_ticks",
+        "_ticks_before",
+        "_total",
+        "_width",
+        "seconds",
+    )
+
+    timed = True
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._width = seconds / _BUCKETS
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._ticks = Ticks()
+        self._ticks_before = 0
+        self._failures = self._slow = 0
+        self._total = Tally(0, 0, 0)
+        self._bucket_ends = float("-inf")
+        self._buckets: deque[tuple[float, Tally]] | None = None
+
+    def succeed(self, now: float) -> bool:
+        """Count a success, unless the bucket is over."""
+        if now >= self._bucket_ends:
+            return False
+        self._ticks.draw()
+        return True
+
+    def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
+        """Count any call."""
+        self._turn(now)
+        self._ticks.advance()
+        self._failures += failed
+        self._slow += slow
+        return self._sum()
+
+    def tally(self, now: float) -> Tally:
+        """Return what the window holds."""
+        self._turn(now)
+        return self._sum()
+
+    def _sum(self) -> Tally:
+        calls = self._ticks.read() - self._ticks_before
+        return Tally(self._total.calls + calls, self._total.failures + self._failures, self._total.slow + self._slow)
+
+    def _turn(self, now: float) -> None:
+        """Close the current bucket when its time is over, and drop those that have left the window."""
+        if now < self._bucket_ends:
+            return
+        ticks = self._ticks.read()
+        closed = Tally(ticks - self._ticks_before, self._failures, self._slow)
+        if closed.calls:
+            self._buckets = self._buckets or deque()
+            self._buckets.append((self._bucket_ends, closed))
+            self._total = Tally(*(a + b for a, b in zip(self._total, closed, strict=True)))
+        self._ticks_before, self._failures, self._slow = ticks, 0, 0
+        self._bucket_ends = (now // self._width + 1) * self._width
+        # The window is the bucket that now begins and the nine before it.
+        oldest_end = self._bucket_ends - self.seconds + self._width / 2
+        while self._buckets and self._buckets[0][0] < oldest_end:
+            _, gone = self._buckets.popleft()
+            self._total = Tally(*(a - b for a, b in zip(self._total, gone, strict=True)))

@@ -1,0 +1,132 @@
+"""What can go wrong, split by who has to act.
+
+`ConfigurationError` is the author's: a setting that can't be meant. `Rejected` is the policy's own refusal, before the
+protected function was touched; it says who refused and when to come back. `TimedOut` says that an answer did not come
+in the time it had. Everything else that leaves a policy is the dependency's own exception, unchanged.
+
+Every error pickles: workers, task queues and test runners send them between processes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BulkheadFull",
+    "CircuitOpen",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "HormesisError",
+    "MissingExtraError",
+    "Rejected",
+    "TimedOut",
+]
+
+
+class HormesisError(Exception):
+    """The root of every error that Hormesis itself raises."""
+
+
+class ConfigurationError(HormesisError, ValueError):
+    """A setting that can't be meant: the message shows the value and what would do.
+
+    Args:
+        message: The whole sentence.
+        key: The setting, dotted where it is nested (`retry.attempts`); empty when the message says it all.
+    """
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message, key)
+        self.message = message
+        self.key = key
+
+    def __str__(self) -> str:
+        return self.message
+
+    @classmethod
+    def bad_value(cls, key: str, value: object, accepted: str) -> ConfigurationError:
+        """Name a setting, the value it was given and what would be accepted.
+
+        >>> print(ConfigurationError.bad_value("attempts", 0, "a whole number from 1"))
+        attempts is 0; it takes a whole number from 1
+        """
+        return cls(f"{key} is {value!r}; it takes {accepted}", key)
+
+    @classmethod
+    def unknown(cls, what: str, name: object, accepted: Iterable[str], key: str = "") -> ConfigurationError:
+        """Name something unknown, the nearest thing that is known, and all that is known.
+
+        >>> print(ConfigurationError.unknown("fault", "latncy", ["latency", "reset"]))
+        unknown fault 'latncy' (did you mean 'latency'?); known are: latency, reset
+        """
+        known = list(accepted)
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return cls(f"unknown {what} {name!r}{hint}; known are: {', '.join(known) or 'none'}", key)
+
+
+class MissingExtraError(HormesisError, ImportError):
+    """A library that an optional part needs is not installed; the message names the extra that brings it."""
+
+    def __init__(self, part: str, extra: str) -> None:
+        super().__init__(part, extra)
+        self.part = part
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"{self.part} needs the extra {self.extra!r}: pip install 'hormesis[{self.extra}]'"
+
+
+class Rejected(HormesisError):
+    """The policy refused the call before the protected function was touched.
+
+    A rejection says nothing of the dependency's health: circuit breakers ignore it and retries don't repeat it.
+
+    Args:
+        policy: The name of the policy that refused.
+        reason: Why, in a word or two ("open", "queue full"); stable, so that it can be a metric's label.
+        retry_after: Seconds until it makes sense to come back; None when nobody knows.
+    """
+
+    def __init__(self, policy: str, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(policy, reason, retry_after)
+        self.policy = policy
+        self.reason = reason
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        again = "" if self.retry_after is None else f"; try again in {self.retry_after:.3g} s"
+        return f"policy {self.policy!r} refused the call: {self.reason}{again}"
+
+
+class CircuitOpen(Rejected):
+    """The circuit breaker is open, isolated, or has no probe to spare while it is half-open."""
+
+
+class BulkheadFull(Rejected):
+    """All permits of the bulkhead are taken and its queue is full, or a wait in its queue came to nothing."""
+
+
+class TimedOut(HormesisError, TimeoutError):
+    """An attempt did not answer within its timeout.
+
+    Args:
+        policy: The name of the policy whose timeout it was.
+        limit: The seconds it had.
+    """
+
+    def __init__(self, policy: str, limit: float) -> None:
+        super().__init__(policy, limit)
+        self.policy = policy
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"policy {self.policy!r}: no answer within the timeout of {self.limit:.3g} s"
+
+
+class DeadlineExceeded(TimedOut):
+    """The call's total deadline has passed, or was too near to begin (again)."""
+
+    def __str__(self) -> str:
+        return f"policy {self.policy!r}: the deadline has passed ({self.limit:.3g} s were left when the call came in)"

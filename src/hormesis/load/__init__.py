@@ -1,0 +1,34 @@
+"""Open-loop load: requests are sent when they are due, from a process of its own, and counted from when they were due.
+
+A closed loop (a fixed number of clients, each waiting for its answer) sends less exactly when the system is slow, and
+so measures its own politeness. Callers in the world don't wait for each other. Here the schedule is computed in advance
+from a seed (`schedule`), each arrival's request is drawn from a mix (`Request`, `template`), a generator process sends
+them without ever waiting for answers (`generator`), and raw times come back (`Samples`), from which quantiles are read
+(`Histogram`). `LoadDriver` is the handle on that process.
+"""
+
+from hormesis.load.driver import LAG_MAX, LoadDriver, RunResult
+from hormesis.load.histogram import Histogram
+from hormesis.load.request import LoadSpec, Request
+from hormesis.load.samples import Answer, Sample, Samples
+from hormesis.load.schedule import ARRIVALS_MAX, ArrivalProcess, Seed, Segment, arrivals, pick
+from hormesis.load.template import Values
+
+__all__ = [
+    "ARRIVALS_MAX",
+    "LAG_MAX",
+    "Answer",
+    "ArrivalProcess",
+    "Histogram",
+    "LoadDriver",
+    "LoadSpec",
+    "Request",
+    "RunResult",
+    "Sample",
+    "Samples",
+    "Seed",
+    "Segment",
+    "Values",
+    "arrivals",
+    "pick",
+]

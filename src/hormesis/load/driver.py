@@ -1,0 +1,260 @@
+"""The runner's handle on the load generator's process.
+
+The generator lives in a session of its own, so that Ctrl-C reaches only the runner, and it ends when the runner does,
+because the pipe on its standard input then closes. One run happens at a time; `cancel` ends it early and keeps the
+process for the next one. Whatever goes wrong inside a run (the generator crashes or hangs, the caller is cancelled, its
+callback raises) ends in the same place: the process is killed and reaped before the error leaves `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import tempfile
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import IO, Any, Self
+
+from hormesis.errors import HormesisError, MissingExtraError
+from hormesis.load.request import LoadSpec
+from hormesis.load.samples import Samples
+from hormesis.units import seconds
+
+__all__ = ["LAG_MAX", "LoadDriver", "RunResult"]
+
+LAG_MAX = 0.05
+"""Seconds of send lag (p99) beyond which the generator, not the system, was measured."""
+
+_START_WITHIN = 30.0
+_OVERDUE = 30.0
+"""Seconds that a run may last beyond its own end, schedule-making included, before the generator counts as hung."""
+
+_CANCEL_WITHIN = 2.0
+_REPORT_MAX = 4 * 1024 * 1024
+_LAST_LINES = 20
+_LAST_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a run of the load came to.
+
+    Attributes:
+        samples: One row for each arrival.
+        start_at: The monotonic time that the schedule counted from.
+        cancelled: Whether the run was ended early.
+        dropped: Arrivals that were not sent because the generator had no room left; they failed as "client full".
+        lag_p50: The median send lag, in seconds from when a request was due to when it was sent (not a number if
+            nothing was sent).
+        lag_p99: Its 99th percentile.
+        lag_max: Its maximum.
+    """
+
+    samples: Samples
+    start_at: float
+    cancelled: bool
+    dropped: int
+    lag_p50: float
+    lag_p99: float
+    lag_max: float
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the generator could not keep its schedule, which makes the run's latencies its own."""
+        return self.dropped > 0 or self.lag_p99 > LAG_MAX
+
+
+class LoadDriver:
+    """Starts the load generator, runs loads with it, and leaves nothing behind.
+
+    Args:
+        on_spawn: Called with the process id, which is also its process group's, as soon as it exists.
+
+    >>> from hormesis.load import LoadSpec, Request, Segment
+    >>> async def main():
+    ...     spec = LoadSpec(base_url="http://127.0.0.1:8000", segments=[Segment("10s", "200/s")],
+    ...                     requests=[Request("browse", path="/products")], seed=1)
+    ...     async with LoadDriver() as driver:
+    ...         return await driver.run(spec)
+    """
+
+    def __init__(self, *, on_spawn: Callable[[int], None] | None = None) -> None:
+        self._on_spawn = on_spawn
+        self._process: Process | None = None
+        self._errors: IO[bytes] | None = None
+        self._over: asyncio.Event | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the process and wait until it takes commands.
+
+        Raises:
+            MissingExtraError: The client library is not installed.
+            HormesisError: It ended at once, or did not get ready; the message has its last lines.
+        """
+        if self._process is not None:
+            raise HormesisError("the load generator is already running")
+        if importlib.util.find_spec("aiohttp") is None:
+            raise MissingExtraError("the load generator", "gameday")
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # It is closed with the process, in `_end`.
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "hormesis.load.generator"),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=self._errors,
+                limit=_REPORT_MAX,
+                start_new_session=True,
+            )
+            if self._on_spawn is not None:
+                self._on_spawn(self._process.pid)
+            async with asyncio.timeout(_START_WITHIN):
+                await self._receive(self._process)
+        except BaseException as error:
+            await self._end()
+            if isinstance(error, TimeoutError):
+                raise HormesisError(f"the load generator was not ready within {_START_WITHIN:.0f} s") from None
+            raise
+
+    async def run(
+        self,
+        spec: LoadSpec,
+        on_samples: Callable[[Samples], None] | None = None,
+        *,
+        start_at: float | None = None,
+    ) -> RunResult:
+        """Run one load to its end, and return what became of every arrival.
+
+        Args:
+            spec: The load.
+            on_samples: Called with each batch of new samples, a few times a second, as answers come in.
+            start_at: The monotonic time from which the schedule counts; None is as soon as the schedule is made.
+
+        Raises:
+            HormesisError: The generator isn't running, has another run, crashed or hung. After an error, a cancellation
+                included, the generator has been stopped; `start` begins anew.
+        """
+        process = self._process
+        if process is None:
+            raise HormesisError("the load generator is not running; start it first")
+        if self._over is not None:
+            raise HormesisError("the load generator has a run under way; it does one at a time")
+        self._over = asyncio.Event()
+        ahead = 0.0 if start_at is None else max(0.0, start_at - monotonic())
+        limit = asyncio.timeout(ahead + spec.duration + seconds(spec.grace, zero=True) + _OVERDUE)
+        try:
+            async with limit:
+                return await self._exchange(process, spec, on_samples, start_at)
+        except BaseException:
+            await self._end()
+            if limit.expired():
+                raise HormesisError("the load generator hangs: its run should have ended long ago") from None
+            raise
+        finally:
+            self._over.set()
+            self._over = None
+
+    async def cancel(self) -> None:
+        """End the run that is under way, if there is one; its `run` returns what there was, marked as cancelled.
+
+        Requests that still wait for an answer are cut off as "unfinished". A generator that doesn't obey within two
+        seconds is killed, and `run` raises.
+        """
+        over, process = self._over, self._process
+        if over is None or process is None:
+            return
+        _send(process, {"stop": True})
+        try:
+            async with asyncio.timeout(_CANCEL_WITHIN):
+                await over.wait()
+        except TimeoutError:
+            _kill(process)
+            await over.wait()
+
+    async def stop(self) -> None:
+        """Kill the process and reap it; a run that is under way raises. Stopping twice is fine."""
+        if self._over is not None and self._process is not None:
+            _kill(self._process)
+            await self._over.wait()
+        else:
+            await self._end()
+
+    async def _exchange(
+        self,
+        process: Process,
+        spec: LoadSpec,
+        on_samples: Callable[[Samples], None] | None,
+        start_at: float | None,
+    ) -> RunResult:
+        _send(process, {"run": spec.to_table(), "start_at": start_at})
+        started = (await self._receive(process))["started"]
+        samples = Samples()
+        while "samples" in (report := await self._receive(process)):
+            batch = Samples.from_wire(report["samples"], started)
+            samples.extend(batch)
+            if on_samples is not None:
+                on_samples(batch)
+        return RunResult(samples=samples, start_at=started, **report["done"])
+
+    async def _receive(self, process: Process) -> dict[str, Any]:
+        assert process.stdout is not None  # noqa: S101
+        line = await process.stdout.readline()
+        if not line.endswith(b"\n"):
+            code = await process.wait()
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+            raise HormesisError(f"the load generator ended unexpectedly ({how}){self._last_lines()}")
+        report: dict[str, Any] = json.loads(line)
+        return report
+
+    def _last_lines(self) -> str:
+        assert self._errors is not None  # noqa: S101
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - _LAST_BYTES))
+        lines = self._errors.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
+        return "".join(f"\n  {line}" for line in lines)
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        errors, self._errors = self._errors, None
+        if errors is not None:
+            errors.close()
+        if process is not None:
+            _kill(process)
+            # The process is dead already; a second cancellation must not leave it unreaped.
+            await asyncio.shield(_reap(process))
+
+
+def _send(process: Process, command: dict[str, object]) -> None:
+    assert process.stdin is not None  # noqa: S101
+    process.stdin.write(json.dumps(command).encode() + b"\n")
+
+
+def _kill(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+
+
+async def _reap(process: Process) -> None:
+    """Wait for the end of a killed process: asyncio sees it only after the last of its output was read."""
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    process.stdin.close()
+    while await process.stdout.read(_REPORT_MAX):
+        pass
+    await process.wait()

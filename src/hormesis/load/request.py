@@ -1,0 +1,219 @@
+"""What a load is made of: the kinds of requests, and everything that one run of the generator needs to know.
+
+Both are settings: frozen, validated when made, and sent through the pipe to the generator as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field
+from typing import Any
+
+from hormesis.errors import ConfigurationError
+from hormesis.load.samples import Answer
+from hormesis.load.schedule import ArrivalProcess, Seed, Segment, check_segments, duration
+from hormesis.load.template import BUILT_IN, Values, choices, names_in, strings_in
+from hormesis.units import Duration, seconds
+
+__all__ = ["LoadSpec", "Request"]
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_NAME = re.compile(r".+")
+_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[^\r\n\0]*")
+_PATH = re.compile(r"/[!-~]*")
+_NOT_DEGRADED = ("", "0", "false")
+_REQUESTS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One kind of request in the mix.
+
+    Args:
+        name: What tables call it.
+        path: From the slash on, with `{placeholders}`; what is drawn for them is quoted.
+        method: The HTTP method.
+        weight: Its share of the arrivals, relative to the other requests of the mix.
+        headers: Headers, whose values may hold placeholders.
+        json: The body as JSON, in whose texts placeholders are replaced by text; None sends no body.
+        values: What each placeholder is drawn from, evenly: a list, a `range`, or `{"from": 1, "to": 50}`. `{n}` (the
+            arrival's number) and `{uuid}` (an id of its own for each arrival) need no values.
+        expect: The status, or the statuses, of a full answer; None takes 200 to 299.
+
+    Raises:
+        ConfigurationError: A setting that can't be meant; the error names it.
+
+    >>> buy = Request("buy", method="POST", path="/orders", json={"sku": "{sku}"}, values={"sku": range(1, 51)})
+    >>> buy.judge(201, None), buy.judge(503, None)
+    ((<Answer.FULL: 0>, ''), (<Answer.FAILED: 2>, 'status 503'))
+    """
+
+    name: str
+    _: KW_ONLY
+    path: str
+    method: str = "GET"
+    weight: float = 1.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: object = None
+    values: Mapping[str, Values] = field(default_factory=dict)
+    expect: int | Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not _is_text(self.name, _NAME):
+            raise ConfigurationError.bad_value("request.name", self.name, "a name")
+        if self.method not in _METHODS:
+            raise ConfigurationError.unknown("method", self.method, _METHODS, self._key("method"))
+        if not _is_weight(self.weight):
+            raise ConfigurationError.bad_value(self._key("weight"), self.weight, "a number above 0")
+        if not _is_text(self.path, _PATH):
+            raise ConfigurationError.bad_value(self._key("path"), self.path, "a path from '/' on, without spaces")
+        object.__setattr__(self, "headers", self._checked_headers())
+        object.__setattr__(self, "json", self._plain_json())
+        object.__setattr__(self, "values", self._checked_values())
+        object.__setattr__(self, "expect", self._statuses())
+        self.placeholders()
+
+    def placeholders(self) -> set[str]:
+        """Return the names of all placeholders that it uses, each of which has something to be drawn from."""
+        texts = [("path", self.path)]
+        texts += [(f"headers.{name}", value) for name, value in self.headers.items()]
+        texts += [("json", text) for text in strings_in(self.json)]
+        known = [*self.values, *BUILT_IN]
+        used = set()
+        for setting, text in texts:
+            for name in names_in(text, self._key(setting)):
+                if name not in known:
+                    key = self._key(setting)
+                    raise ConfigurationError.unknown(f"placeholder in {key}", name, known, key)
+                used.add(name)
+        return used
+
+    def judge(self, status: int, degraded: str | None) -> tuple[Answer, str]:
+        """Return what a complete answer is worth, and the kind of error if it failed.
+
+        Args:
+            status: Its HTTP status.
+            degraded: The value of the header that marks a degraded answer; None if it is not there.
+        """
+        if not (status in self.expect if isinstance(self.expect, tuple) else 200 <= status < 300):
+            return Answer.FAILED, f"status {status}"
+        if degraded is not None and degraded.strip().lower() not in _NOT_DEGRADED:
+            return Answer.DEGRADED, ""
+        return Answer.FULL, ""
+
+    def _key(self, setting: str) -> str:
+        return f"request.{self.name}.{setting}"
+
+    def _checked_headers(self) -> dict[str, str]:
+        for name, value in self.headers.items():
+            if not _is_text(name, _HEADER_NAME):
+                raise ConfigurationError.bad_value(self._key("headers"), name, "names of HTTP headers")
+            if not _is_text(value, _HEADER_VALUE):
+                raise ConfigurationError.bad_value(self._key(f"headers.{name}"), value, "text without line breaks")
+        return dict(self.headers)
+
+    def _plain_json(self) -> object:
+        try:
+            return json.loads(json.dumps(self.json, allow_nan=False))
+        except (TypeError, ValueError):
+            raise ConfigurationError.bad_value(self._key("json"), self.json, "what JSON can carry") from None
+
+    def _checked_values(self) -> dict[str, Values]:
+        for name in BUILT_IN:
+            if name in self.values:
+                raise ConfigurationError.bad_value(self._key("values"), name, f"names other than {', '.join(BUILT_IN)}")
+        return {name: choices(values, self._key(f"values.{name}")) for name, values in self.values.items()}
+
+    def _statuses(self) -> tuple[int, ...] | None:
+        if self.expect is None:
+            return None
+        statuses = (self.expect,) if isinstance(self.expect, int) else tuple(self.expect)
+        if not statuses or any(type(status) is not int or not 100 <= status <= 599 for status in statuses):
+            raise ConfigurationError.bad_value(self._key("expect"), self.expect, "a status from 100 to 599, or a list")
+        return statuses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """One run of the load generator.
+
+    Args:
+        base_url: Where the paths of the requests begin: `"http://127.0.0.1:8000"`.
+        segments: The rate over time.
+        requests: The mix.
+        seed: Fixes every arrival and everything drawn for it. The same seed repeats the same `{uuid}`s, so two runs
+            against one system want two seeds.
+        process: How arrivals are spread within a segment.
+        timeout: A caller's patience, counted from when it meant to call.
+        grace: How long after the last segment answers may still come in.
+        in_flight_max: Requests under way at most; arrivals beyond it fail, and the run counts as saturated.
+        degraded_header: The header by which a service marks a degraded answer (any value but empty, 0 or false).
+
+    Raises:
+        ConfigurationError: A setting that can't be meant; the error names it.
+    """
+
+    base_url: str
+    segments: Sequence[Segment]
+    requests: Sequence[Request]
+    seed: Seed
+    process: ArrivalProcess = "poisson"
+    timeout: Duration = 10.0
+    # As long as the patience, so that by default the last caller waits as long as the first.
+    grace: Duration = 10.0
+    in_flight_max: int = 2000
+    degraded_header: str = "x-degraded"
+
+    def __post_init__(self) -> None:
+        if not _is_text(self.base_url, _URL):
+            raise ConfigurationError.bad_value("base_url", self.base_url, "a URL such as 'http://127.0.0.1:8000'")
+        object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
+        object.__setattr__(self, "segments", tuple(self.segments))
+        object.__setattr__(self, "requests", tuple(self.requests))
+        object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
+        object.__setattr__(self, "grace", seconds(self.grace, "grace", zero=True))
+        check_segments(self.segments, self.process)
+        names = [request.name for request in self.requests]
+        if not 0 < len(names) <= _REQUESTS_MAX or len(set(names)) < len(names):
+            accepted = f"1 to {_REQUESTS_MAX} requests, each with a name of its own"
+            raise ConfigurationError.bad_value("requests", names, accepted)
+        if type(self.in_flight_max) is not int or self.in_flight_max < 1:
+            raise ConfigurationError.bad_value("in_flight_max", self.in_flight_max, "a whole number from 1")
+        if not _is_text(self.degraded_header, _HEADER_NAME):
+            raise ConfigurationError.bad_value("degraded_header", self.degraded_header, "the name of an HTTP header")
+
+    @property
+    def duration(self) -> float:
+        """The seconds in which requests are sent."""
+        return duration(self.segments)
+
+    def to_table(self) -> dict[str, object]:
+        """Return the settings as JSON can carry them."""
+        table: dict[str, object] = json.loads(json.dumps(asdict(self), default=_bounds))
+        return table
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> LoadSpec:
+        """Return the settings that `to_table` wrote."""
+        segments = [Segment(**segment) for segment in table["segments"]]
+        requests = [Request(**request) for request in table["requests"]]
+        return cls(**{**table, "segments": segments, "requests": requests})
+
+
+def _is_text(value: object, pattern: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _bounds(values: object) -> dict[str, int]:
+    """Write a range, the one thing in the settings that JSON doesn't know, as a file would."""
+    assert isinstance(values, range)  # noqa: S101
+    return {"from": values.start, "to": values.stop - 1}

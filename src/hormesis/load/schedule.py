@@ -1,0 +1,130 @@
+"""When each request of an open-loop load is due, and which request of the mix it is: fixed before the first is sent.
+
+An open loop never waits for answers, so its arrivals can be computed in advance, from a seed. Arrivals are laid out in
+*operational time*, in which one arrival is expected per unit whatever the rate (the time change τ = ∫ rate dt; Çinlar,
+*Introduction to Stochastic Processes*), and then mapped to seconds, segment by segment. So the arrivals up to a moment
+depend on the seed and on the rates up to that moment alone: dosing a later segment with ten times the load leaves every
+earlier arrival where it was.
+
+Which request an arrival is comes from a stream of its own, one draw per arrival: changing the mix moves no arrival.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from array import array
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal, TypeAlias, get_args
+
+from hormesis.errors import ConfigurationError
+from hormesis.units import Duration, Rate, per_second, seconds
+
+__all__ = ["ARRIVALS_MAX", "ArrivalProcess", "Seed", "Segment", "arrivals", "check_segments", "duration", "pick"]
+
+ArrivalProcess: TypeAlias = Literal["poisson", "constant"]
+"""Independent callers (`poisson`, whose gaps are exponential), or evenly spaced arrivals (`constant`)."""
+
+Seed: TypeAlias = int | str
+"""A number and its decimal text are the same seed."""
+
+ARRIVALS_MAX = 5_000_000
+"""Arrivals expected of one schedule at most; its columns are held in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of time with one rate of arrivals.
+
+    >>> Segment("1m", "100/s")
+    Segment(seconds=60.0, rate=100.0)
+    """
+
+    seconds: Duration
+    rate: Rate
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", seconds(self.seconds, "segment.seconds"))
+        object.__setattr__(self, "rate", per_second(self.rate, "segment.rate"))
+
+    @property
+    def length(self) -> float:
+        """The seconds it lasts."""
+        return seconds(self.seconds)
+
+    @property
+    def expected(self) -> float:
+        """The arrivals it brings on average."""
+        return self.length * per_second(self.rate)
+
+
+def duration(segments: Sequence[Segment]) -> float:
+    """Return the seconds that the segments last, one after the other."""
+    return math.fsum(segment.length for segment in segments)
+
+
+def check_segments(segments: Sequence[Segment], process: str) -> None:
+    """Refuse a load that is empty, larger than `ARRIVALS_MAX`, or of an unknown arrival process."""
+    if process not in get_args(ArrivalProcess):
+        raise ConfigurationError.unknown("arrival process", process, get_args(ArrivalProcess), "process")
+    if not segments:
+        raise ConfigurationError.bad_value("segments", list(segments), "one segment or more")
+    expected = math.fsum(segment.expected for segment in segments)
+    if expected > ARRIVALS_MAX:
+        raise ConfigurationError(
+            f"segments expect {expected:,.0f} arrivals; one run takes up to {ARRIVALS_MAX:,}", "segments"
+        )
+
+
+def arrivals(segments: Sequence[Segment], *, seed: Seed, process: ArrivalProcess = "poisson") -> array[float]:
+    """Return when each arrival is due, in seconds from the start, in order.
+
+    Raises:
+        ConfigurationError: No segments, more than `ARRIVALS_MAX` arrivals expected, or an unknown process.
+
+    >>> list(arrivals([Segment(1, 2), Segment(1, 4)], seed=1, process="constant"))
+    [0.25, 0.75, 1.125, 1.375, 1.625, 1.875]
+    """
+    check_segments(segments, process)
+    due = _evenly() if process == "constant" else _unit_poisson(random.Random(f"{seed}/arrivals"))
+    offsets = array("d")
+    tau = next(due)
+    tau_before, started = 0.0, 0.0
+    for segment in segments:
+        rate = per_second(segment.rate)
+        tau_end = tau_before + segment.expected
+        while tau < tau_end:
+            offsets.append(started + (tau - tau_before) / rate)
+            tau = next(due)
+        tau_before, started = tau_end, started + segment.length
+    return offsets
+
+
+def _unit_poisson(rng: random.Random) -> Iterator[float]:
+    tau = 0.0
+    while True:
+        tau += rng.expovariate(1.0)
+        yield tau
+
+
+def _evenly() -> Iterator[float]:
+    """Yield the middle of each unit, so that rounding at a segment's end neither adds an arrival nor loses one."""
+    tau = 0.5
+    while True:
+        yield tau
+        tau += 1.0
+
+
+def pick(weights: Sequence[float], count: int, *, seed: Seed) -> array[int]:
+    """Return, for each of `count` arrivals, the index of its request, drawn in proportion to the weights.
+
+    >>> list(pick([9, 1], 5, seed=7)) == list(pick([9, 1], 9, seed=7))[:5]
+    True
+    """
+    rng = random.Random(f"{seed}/mix")
+    cumulative = list(accumulate(weights))
+    total, last = cumulative[-1], len(cumulative) - 1
+    return array("H", (bisect(cumulative, rng.random() * total, hi=last) for _ in range(count)))

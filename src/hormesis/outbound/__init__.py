@@ -1,0 +1,1 @@
+"""Where people are: client libraries, and what kinds of failure their exceptions are."""

@@ -1,0 +1,56 @@
+"""What kinds of failure the exceptions of well-known client libraries are.
+
+Names only: nothing is imported, so this costs nothing to those who don't use the library. A status that a server sent
+is classified by what it says of the server: 429 asks to slow down, 502 and 503 say that it can't serve now, 504 that it
+waited in vain; other 5xx are errors; and with any 4xx the server works and the request was wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hormesis.outcome import FailureKind, register_failures
+
+__all__ = ["kind_of_status"]
+
+_STATUSES = {
+    408: FailureKind.TIMEOUT,
+    429: FailureKind.THROTTLED,
+    502: FailureKind.UNAVAILABLE,
+    503: FailureKind.UNAVAILABLE,
+    504: FailureKind.TIMEOUT,
+}
+
+
+def kind_of_status(status: int) -> FailureKind:
+    """Return the kind of failure that an HTTP status is.
+
+    >>> kind_of_status(503), kind_of_status(404)
+    (<FailureKind.UNAVAILABLE: 'unavailable'>, <FailureKind.INVALID: 'invalid'>)
+    """
+    known = _STATUSES.get(status)
+    if known is not None:
+        return known
+    return FailureKind.ERROR if status >= 500 else FailureKind.INVALID
+
+
+def _httpx_status(error: Any) -> FailureKind:
+    return kind_of_status(error.response.status_code)
+
+
+register_failures(
+    {
+        "httpx.HTTPStatusError": _httpx_status,
+        "httpx.ConnectError": FailureKind.CONNECT,
+        "httpx.ConnectTimeout": FailureKind.CONNECT,
+        # No connection came free in our own pool: the dependency was not reached.
+        "httpx.PoolTimeout": FailureKind.CONNECT,
+        "httpx.TimeoutException": FailureKind.TIMEOUT,
+        "httpx.NetworkError": FailureKind.UNAVAILABLE,
+        "httpx.RemoteProtocolError": FailureKind.UNAVAILABLE,
+        "httpx.ProxyError": FailureKind.UNAVAILABLE,
+        "httpx.UnsupportedProtocol": FailureKind.INVALID,
+        "httpx.LocalProtocolError": FailureKind.INVALID,
+        "httpx.InvalidURL": FailureKind.INVALID,
+    }
+)

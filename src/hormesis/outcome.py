@@ -1,0 +1,202 @@
+"""How a permit ends, and what kind of failure an exception is.
+
+A policy must not care which client library raised. So every exception is one of a few *failure kinds*, and every
+integration maps its own exceptions to them with `register_failures`: by the class's full name, so that mapping
+`httpx.ConnectError` (which is no `ConnectionError`) imports no httpx.
+
+    connect      the dependency was never reached: nothing can have happened there
+    timeout      no answer in time: it may or may not have happened
+    unavailable  reached, and it can't serve now (503, a connection lost before the answer)
+    throttled    reached, and it asks to slow down (429)
+    error        any other exception: reached, and it failed
+    invalid      the dependency works; the request was wrong (404, 422): repeating it or blaming it is pointless
+    rejected     a policy of ours refused the call: says nothing of the dependency
+
+`"transient"` stands for the first four, `"any"` for the first five.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from hormesis.errors import ConfigurationError, Rejected
+
+__all__ = ["Ending", "FailureKind", "FailureTest", "On", "classify", "failure_test", "in_words", "register_failures"]
+
+
+class Ending(enum.Enum):
+    """How a permit ended; each permit ends exactly once."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    IGNORED = "ignored"
+    """It ended, and the outcome says nothing of the dependency (a rejection further in)."""
+    CANCELLED = "cancelled"
+    """The caller went away; cancelled is not failed."""
+    ABANDONED = "abandoned"
+    """It never came back, and its permit expired."""
+
+
+class FailureKind(enum.StrEnum):
+    """What kind of failure an exception is; see the module's docstring."""
+
+    CONNECT = "connect"
+    TIMEOUT = "timeout"
+    UNAVAILABLE = "unavailable"
+    THROTTLED = "throttled"
+    ERROR = "error"
+    INVALID = "invalid"
+    REJECTED = "rejected"
+
+
+_TRANSIENT = frozenset({FailureKind.CONNECT, FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.THROTTLED})
+_NAMED: dict[str, frozenset[FailureKind]] = {
+    "transient": _TRANSIENT,
+    "any": _TRANSIENT | {FailureKind.ERROR},
+    **{kind.value: frozenset({kind}) for kind in FailureKind},
+}
+
+Classifier: TypeAlias = FailureKind | Callable[[Any], FailureKind]
+"""The kind of every instance of an exception class, or a function that tells it of one instance."""
+
+FailureTest: TypeAlias = Callable[[BaseException], bool]
+
+On: TypeAlias = str | type[Exception] | Callable[[BaseException], bool] | tuple[str | type[Exception], ...] | list[str]
+"""Which failures a pattern acts on: failure kinds, exception types, a tuple of both, or a predicate."""
+
+_UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNREFUSED})
+
+
+def _os_error(error: OSError) -> FailureKind:
+    return FailureKind.CONNECT if error.errno in _UNREACHABLE else FailureKind.ERROR
+
+
+_classifiers: dict[str, Classifier] = {}
+_by_type: dict[type[BaseException], Classifier] = {}
+_CACHED_TYPES_MAX = 1024
+"""Programs that make exception classes on the fly must not grow the cache for ever."""
+
+
+def register_failures(table: Mapping[str, Classifier]) -> None:
+    """Tell what kinds of failure the exceptions of a library are.
+
+    Args:
+        table: Full class names (`"httpx.ConnectError"`, module and qualified name) to a kind, or to a function of the
+            exception that returns one. Subclasses follow their nearest registered ancestor.
+
+    >>> register_failures({"decimal.InvalidOperation": FailureKind.INVALID})
+    >>> import decimal; classify(decimal.InvalidOperation())
+    <FailureKind.INVALID: 'invalid'>
+    """
+    _classifiers.update(table)
+    _by_type.clear()
+
+
+def classify(error: BaseException) -> FailureKind:
+    """Return the kind of failure that an exception is.
+
+    >>> classify(ConnectionRefusedError()), classify(KeyError())
+    (<FailureKind.CONNECT: 'connect'>, <FailureKind.ERROR: 'error'>)
+    """
+    kind = type(error)
+    classifier = _by_type.get(kind)
+    if classifier is None:
+        classifier = _look_up(kind)
+        if len(_by_type) >= _CACHED_TYPES_MAX:
+            _by_type.clear()
+        _by_type[kind] = classifier
+    return classifier if isinstance(classifier, FailureKind) else classifier(error)
+
+
+def _look_up(kind: type[BaseException]) -> Classifier:
+    for ancestor in kind.__mro__:
+        classifier = _classifiers.get(f"{ancestor.__module__}.{ancestor.__qualname__}")
+        if classifier is not None:
+            return classifier
+    return FailureKind.ERROR
+
+
+def _full_name(kind: type[BaseException]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+register_failures(
+    {
+        _full_name(Rejected): FailureKind.REJECTED,
+        _full_name(TimeoutError): FailureKind.TIMEOUT,
+        _full_name(ConnectionRefusedError): FailureKind.CONNECT,
+        _full_name(ConnectionError): FailureKind.UNAVAILABLE,
+        _full_name(socket.gaierror): FailureKind.CONNECT,
+        _full_name(OSError): _os_error,
+    }
+)
+
+
+def failure_test(on: On, key: str = "on") -> FailureTest:
+    """Compile an `on=` setting into a predicate over exceptions.
+
+    Raises:
+        ConfigurationError: A name is no failure kind, or a type is no subclass of `Exception` (a policy must never
+            swallow `KeyboardInterrupt` or a cancellation).
+
+    >>> failure_test("transient")(TimeoutError()), failure_test(KeyError)(TimeoutError())
+    (True, False)
+    """
+    if isinstance(on, str):
+        return _by_kinds(_kinds(on, key))
+    if isinstance(on, type):
+        return _by_types((_exception_type(on, key),))
+    if isinstance(on, tuple | list):
+        return _by_mixture(on, key)
+    if callable(on):
+        return on
+    raise ConfigurationError.bad_value(key, on, _accepted())
+
+
+def _by_kinds(kinds: frozenset[FailureKind]) -> FailureTest:
+    return lambda error: classify(error) in kinds
+
+
+def _by_types(types: tuple[type[Exception], ...]) -> FailureTest:
+    return lambda error: isinstance(error, types)
+
+
+def _by_mixture(on: Iterable[object], key: str) -> FailureTest:
+    items = list(on)
+    if not items:
+        raise ConfigurationError.bad_value(key, on, _accepted())
+    kinds = frozenset[FailureKind]().union(*(_kinds(item, key) for item in items if isinstance(item, str)))
+    types = tuple(_exception_type(item, key) for item in items if not isinstance(item, str))
+    return lambda error: isinstance(error, types) or classify(error) in kinds
+
+
+def _kinds(name: str, key: str) -> frozenset[FailureKind]:
+    try:
+        return _NAMED[name]
+    except KeyError:
+        raise ConfigurationError.unknown("failure kind", name, _NAMED, key) from None
+
+
+def _exception_type(item: object, key: str) -> type[Exception]:
+    if isinstance(item, type) and issubclass(item, Exception):
+        return item
+    raise ConfigurationError.bad_value(key, item, _accepted())
+
+
+def _accepted() -> str:
+    return f"exception types, a function of an exception, or failure kinds ({', '.join(_NAMED)})"
+
+
+def in_words(on: object) -> str:
+    """Write an `on=` setting for people.
+
+    >>> in_words(("transient", KeyError))
+    'transient, KeyError'
+    """
+    if isinstance(on, tuple | list):
+        return ", ".join(in_words(item) for item in on)
+    return on if isinstance(on, str) else str(getattr(on, "__name__", on))

@@ -1,0 +1,60 @@
+"""What the parts of a policy have in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
+
+from hormesis.core.admission import Admission, Lock
+from hormesis.core.slots import Slot
+from hormesis.errors import ConfigurationError, Rejected
+from hormesis.outcome import Ending
+
+__all__ = ["AdmissionPart", "Part", "normalise", "share", "whole"]
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Part(Protocol):
+    """Settings of one pattern; the slot says where it stands in a policy."""
+
+    slot: ClassVar[Slot]
+
+    def describe(self) -> str:
+        """The settings in words, for `explain()`."""
+        ...
+
+
+@runtime_checkable
+class AdmissionPart(Part, Protocol):
+    """A part that decides whether an attempt may go in."""
+
+    rejection: ClassVar[type[Rejected]]
+
+    def machine(self, lock: Lock) -> Admission:
+        """Make the machine that these settings describe."""
+        ...
+
+    def ending(self, error: BaseException) -> Ending:
+        """Say how an attempt ended that raised this."""
+        ...
+
+
+def normalise(settings: object, **values: object) -> None:
+    """Set fields of a frozen dataclass in its `__post_init__`."""
+    for name, value in values.items():
+        object.__setattr__(settings, name, value)
+
+
+def whole(key: str, value: object, least: int, most: int = 1_000_000) -> int:
+    """Check a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigurationError.bad_value(key, value, f"a whole number from {least} to {most:,}")
+    return value
+
+
+def share(key: str, value: object) -> float:
+    """Check a share: above 0, at most 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigurationError.bad_value(key, value, "a share above 0 and at most 1, such as 0.5 for half")
+    return float(value)

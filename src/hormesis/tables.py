@@ -1,0 +1,154 @@
+"""Reading settings out of TOML tables, with errors that an operator can act on.
+
+Settings are frozen dataclasses. pydantic reads them as they are and is imported only when a file is loaded, so policies
+written in code need nothing but the standard library. What this module adds is the error: one message that names file,
+key, value and what would be accepted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from hormesis.errors import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = ["Settings", "in_file", "read", "read_toml", "schema"]
+
+T = TypeVar("T")
+
+_FILE_BYTES_MAX = 1_000_000
+"""A policy file is a page or two; what is larger was not meant."""
+
+
+class Settings:
+    """The base of settings that can come from a file: a key that is not a field is an error, never ignored."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigurationError: There is no such file, it can't be read, or it is not TOML.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror or error}") from error
+    if len(data) > _FILE_BYTES_MAX:
+        raise ConfigurationError(f"{path}: is larger than {_FILE_BYTES_MAX:,} bytes; that is no settings file")
+    try:
+        return tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: is not TOML: {error}") from error
+
+
+def _reader(cls: type[T]) -> TypeAdapter[T]:
+    """Return pydantic's reader of a settings class.
+
+    Raises:
+        MissingExtraError: pydantic is not installed.
+    """
+    try:
+        from pydantic import TypeAdapter  # noqa: PLC0415  only files need it
+    except ImportError as error:
+        raise MissingExtraError("reading settings from a file", "files") from error
+    return TypeAdapter(cls)
+
+
+def read(cls: type[T], table: object, key: str) -> T:
+    """Read one settings object out of a table.
+
+    Args:
+        cls: A dataclass that derives from `Settings`.
+        table: What stood in the file.
+        key: Where it stood, dotted.
+
+    Raises:
+        ConfigurationError: Something in it is unknown, missing, or can't be meant; the message names it.
+    """
+    reader = _reader(cls)
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    try:
+        return reader.validate_python(table)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise _explain(cls, table, key, problems) from None
+
+
+def schema(cls: type[Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a settings class; what only code can say (functions, exception types) is left out."""
+    with warnings.catch_warnings():
+        # pydantic tells of every branch and default that JSON has no word for; leaving those out is what we want.
+        warnings.simplefilter("ignore")
+        return _reader(cls).json_schema()
+
+
+def in_file(path: str | Path, error: ConfigurationError) -> ConfigurationError:
+    """Return the same error with the file's name before it."""
+    return ConfigurationError(f"{path}: {error.message}", error.key)
+
+
+def _explain(cls: type[Any], table: object, key: str, problems: list[Any]) -> ConfigurationError:
+    """Make one error of pydantic's list: the first problem, with all that pydantic says about the same place."""
+    first = problems[0]
+    path = _path_in(table, first["loc"])
+    where = ".".join([key, *map(str, path)]) if key else ".".join(map(str, path))
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigurationError):
+        about_field = bool(cause.key) and cause.message.startswith(cause.key)
+        full = f"{where}.{cause.key}" if cause.key else where
+        return ConfigurationError(f"{where}.{cause.message}" if about_field else f"{full}: {cause.message}", full)
+    if first["type"] == "unexpected_keyword_argument":
+        owner = _class_at(cls, path[:-1])
+        known = [field.name for field in dataclasses.fields(owner)] if owner else []
+        parent = ".".join(where.split(".")[:-1])
+        error = ConfigurationError.unknown("key", path[-1], known)
+        return ConfigurationError(f"{parent}: {error.message}", where)
+    if first["type"] in {"missing", "missing_argument"}:
+        missing = ".".join([where, *map(str, first["loc"][len(path) :])])
+        return ConfigurationError(f"{missing} is missing", missing)
+    said = dict.fromkeys(p["msg"] for p in problems if _path_in(table, p["loc"]) == path)
+    accepted = " or ".join(text.removeprefix("Input should be ").removesuffix(" instance") for text in said)
+    value = first["input"] if path else table
+    return ConfigurationError(f"{where} is {value!r}; it takes {accepted}", where)
+
+
+def _path_in(table: object, location: Iterable[Any]) -> list[Any]:
+    """The part of a location that exists in the data; the rest names branches of a union."""
+    path: list[Any] = []
+    for step in location:
+        if (isinstance(table, Mapping) and step in table) or (
+            isinstance(table, list) and isinstance(step, int) and step < len(table)
+        ):
+            table = table[step]
+        else:
+            break
+        path.append(step)
+    return path
+
+
+def _class_at(cls: Any, path: Iterable[Any]) -> type[Any] | None:
+    """The dataclass that a path of keys leads to."""
+    for step in path:
+        if dataclasses.is_dataclass(cls):
+            cls = typing.get_type_hints(cls).get(str(step))
+        else:
+            cls = typing.get_args(cls)[-1] if typing.get_args(cls) else None
+        if isinstance(cls, types.UnionType) or typing.get_origin(cls) is typing.Union:
+            members = [member for member in typing.get_args(cls) if member is not type(None)]
+            cls = next((member for member in members if dataclasses.is_dataclass(member)), members[0])
+    return cls if dataclasses.is_dataclass(cls) and isinstance(cls, type) else None

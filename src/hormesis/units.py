@@ -1,0 +1,121 @@
+"""How people write durations, rates and sizes: `"300ms"`, `"100/s"`, `"20KB/s"`, or a plain number in base units.
+
+Each parser takes what a user wrote and returns base units (seconds, events a second, bytes a second). Each is
+idempotent, so a setting can be normalised when it is made and read through the same function later.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TypeAlias
+
+from hormesis.errors import ConfigurationError
+
+__all__ = ["ByteRate", "Duration", "Rate", "bytes_per_second", "format_seconds", "per_second", "seconds"]
+
+Duration: TypeAlias = float | str
+"""Seconds as a number, or a string with a unit: `"300ms"`, `"2s"`, `"1m30s"`, `"1h"`."""
+
+Rate: TypeAlias = float | str
+"""Events a second as a number, or a string: `"100/s"`, `"6000/min"`, `"10/h"`."""
+
+ByteRate: TypeAlias = float | str
+"""Bytes a second as a number, or a string: `"20KB/s"`, `"1MB/s"` (K = 1000)."""
+
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
+_DURATION = re.compile(rf"(?:{_NUMBER}\s*(us|µs|ms|min|s|m|h|d)\s*)")
+_RATE = re.compile(rf"{_NUMBER}\s*/\s*(us|µs|ms|min|s|m|h|d)")
+_BYTE_RATE = re.compile(rf"{_NUMBER}\s*(B|KB|MB|GB)\s*/\s*s")
+_LONGEST = 40
+"""Characters of a unit string that are read at most; longer ones are refused unread."""
+
+
+def seconds(value: Duration, key: str = "duration", *, zero: bool = False) -> float:
+    """Return a duration in seconds.
+
+    Args:
+        value: Seconds, or a string with units.
+        key: The setting's name, for the error.
+        zero: Whether none at all is a meaningful duration here.
+
+    Raises:
+        ConfigurationError: The value is negative, not finite, zero where that means nothing, or no duration.
+
+    >>> seconds("300ms"), seconds("1m30s"), seconds(2)
+    (0.3, 90.0, 2.0)
+    """
+    accepted = f"{'seconds from 0' if zero else 'more than 0 seconds'}, as a number or like '300ms', '2s', '1m30s'"
+    if isinstance(value, str):
+        text = value.strip()
+        parts = _DURATION.findall(text) if len(text) <= _LONGEST else []
+        if not parts or _DURATION.sub("", text):
+            raise ConfigurationError.bad_value(key, value, accepted)
+        result = math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
+    else:
+        result = _number(value, key, accepted)
+    if not math.isfinite(result) or result < 0 or (result == 0 and not zero):
+        raise ConfigurationError.bad_value(key, value, accepted)
+    return result
+
+
+def per_second(value: Rate, key: str = "rate") -> float:
+    """Return a rate in events a second; zero is refused.
+
+    >>> per_second("100/s"), per_second("6000/min"), per_second(5)
+    (100.0, 100.0, 5.0)
+    """
+    accepted = "a rate above zero, as a number a second or like '100/s', '6000/min'"
+    return _rate(value, key, _RATE, accepted, _SECONDS, divide=True)
+
+
+def bytes_per_second(value: ByteRate, key: str = "rate") -> float:
+    """Return a bandwidth in bytes a second; zero is refused.
+
+    >>> bytes_per_second("20KB/s"), bytes_per_second(512)
+    (20000.0, 512.0)
+    """
+    accepted = "a bandwidth above zero, as bytes a second or like '20KB/s', '1MB/s'"
+    return _rate(value, key, _BYTE_RATE, accepted, _BYTES, divide=False)
+
+
+def _rate(
+    value: float | str, key: str, pattern: re.Pattern[str], accepted: str, units: dict[str, float], *, divide: bool
+) -> float:
+    if isinstance(value, str):
+        match = pattern.fullmatch(value.strip()) if len(value) <= _LONGEST else None
+        if match is None:
+            raise ConfigurationError.bad_value(key, value, accepted)
+        number, unit = float(match[1]), units[match[2]]
+        result = number / unit if divide else number * unit
+    else:
+        result = _number(value, key, accepted)
+    if not math.isfinite(result) or result <= 0:
+        raise ConfigurationError.bad_value(key, value, accepted)
+    return result
+
+
+def _number(value: object, key: str, accepted: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError.bad_value(key, value, accepted)
+    return float(value)
+
+
+def format_seconds(value: float) -> str:
+    """Write seconds the way people do.
+
+    >>> format_seconds(0.3), format_seconds(2.0), format_seconds(90), format_seconds(0.00025)
+    ('300ms', '2s', '1m30s', '0.25ms')
+    """
+    if value == 0:
+        return "0s"
+    if value < 1:
+        return f"{value * 1000:.3g}ms"
+    if value < 60:
+        return f"{value:.3g}s"
+    minutes, rest = divmod(value, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    parts = [f"{hours}h" if hours else "", f"{minutes}m" if minutes else "", f"{rest:.3g}s" if rest >= 0.05 else ""]
+    return "".join(parts)

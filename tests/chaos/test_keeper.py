@@ -1,0 +1,169 @@
+"""The keeper, on real processes: when a runner is killed, nothing of its system is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hormesis.chaos import Keeper, keeper
+
+PATIENCE = 10.0
+
+RUNNER = """
+import asyncio, sys
+from pathlib import Path
+from hormesis.chaos import Keeper, Process, ProcessSettings, free_port
+
+CHILD = '''
+import subprocess, time
+print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+time.sleep(60)
+'''
+
+async def main():
+    log = Path(sys.argv[1])
+    with Keeper() as keeper:
+        process = Process(ProcessSettings("shop", argv=[sys.executable, "-c", CHILD], port=free_port(), log=log), keeper)
+        await process.start()
+        while not log.read_text().strip():
+            await asyncio.sleep(0.01)
+        process.pause()
+        print(keeper._process.pid, process.pid, log.read_text().strip(), flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def state(pid: int) -> str:
+    """Return the kernel's letter for what a process does; Z when nothing of it is left but its number, or not even that."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "60"], start_new_session=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_runner_dies(tmp_path: Path, number: signal.Signals) -> None:
+    """When the runner is killed, its paused child, its grandchild and the keeper itself are gone soon."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(tmp_path / "log")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as runner:
+        assert runner.stdout is not None
+        pids = [int(word) for word in runner.stdout.readline().split()]
+        assert len(pids) == 3
+        until(lambda: [state(pid) for pid in pids[1:]] == ["T", "T"])
+        runner.send_signal(number)
+        runner.wait()
+        until(lambda: all(state(pid) == "Z" for pid in pids))
+
+
+def test_close_kills_what_is_watched() -> None:
+    """At the end the keeper kills what is on its list, and leaves alone what was taken off it."""
+    watched, forgotten = sleeper(), sleeper()
+    with Keeper() as kept:
+        for process in (watched, forgotten):
+            kept.watch(process.pid)
+        kept.forget(forgotten.pid)
+        assert watched.poll() is None
+    kept.close()
+    assert watched.wait(PATIENCE) == -signal.SIGKILL
+    assert forgotten.poll() is None
+    forgotten.kill()
+    forgotten.wait()
+
+
+def test_orphans() -> None:
+    """A group whose leader has died and been reaped is killed all the same."""
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!; read line"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as leader:
+        assert leader.stdout is not None
+        orphan = int(leader.stdout.readline())
+        with Keeper() as kept:
+            kept.watch(leader.pid)
+            # The keeper must have seen the leader alive: its answer to a signal says that it has read so far.
+            until(lambda: _has_read(kept))
+            leader.communicate(b"\n")
+            assert state(orphan) != "Z"
+        until(lambda: state(orphan) == "Z")
+
+
+def _has_read(kept: Keeper) -> bool:
+    """Say whether the keeper waits for the next line."""
+    assert kept._process is not None
+    return "pipe" in Path(f"/proc/{kept._process.pid}/wchan").read_text() or state(kept._process.pid) == "S"
+
+
+def test_number_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that meanwhile belongs to a process with another start time is left alone."""
+    stranger = sleeper()
+    started = iter(["100", "200"])
+    monkeypatch.setattr(keeper, "_started", lambda pid: next(started))
+    keeper._keep([f"+{stranger.pid}\n".encode()])
+    assert stranger.poll() is None
+    monkeypatch.undo()
+    assert keeper._started(stranger.pid).isdigit()
+    keeper._keep([f"+{stranger.pid}\n".encode()])
+    assert stranger.wait(PATIENCE) == -signal.SIGKILL
+    assert keeper._started(stranger.pid) == ""
+
+
+def test_signals_are_ignored() -> None:
+    """Signals that end a terminal's programs don't end the keeper."""
+    child = sleeper()
+    with Keeper() as kept:
+        assert kept._process is not None
+        pid = kept._process.pid
+        assert os.getsid(pid) == pid
+        wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        until(lambda: wanted <= _ignored(pid))
+        for number in wanted:
+            os.kill(pid, number)
+        kept.watch(child.pid)
+    assert child.wait(PATIENCE) == -signal.SIGKILL
+
+
+def _ignored(pid: int) -> set[int]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    mask = next(int(line.split()[1], 16) for line in lines if line.startswith("SigIgn"))
+    return {number for number in range(1, 32) if mask >> (number - 1) & 1}
+
+
+def test_wrong_order() -> None:
+    """A keeper that does not run watches nothing; one that runs is not started again."""
+    kept = Keeper()
+    with pytest.raises(RuntimeError, match="not running"):
+        kept.watch(1)
+    with kept, pytest.raises(RuntimeError, match="running already"):
+        kept.start()
+
+
+def test_needs_nothing_but_the_standard_library() -> None:
+    """The watchdog starts in an isolated interpreter, without site packages and without the package."""
+    code = f"import runpy, sys; runpy.run_path({keeper.__file__!r}); print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True, text=True
+    ).stdout
+    assert not {"asyncio", "hormesis"} & set(modules.split())

@@ -1,0 +1,443 @@
+"""Real processes: started, found ready, killed, frozen, restarted, and nothing of them left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hormesis.chaos import Keeper, Process, ProcessFailed, ProcessSettings, check_port_free, free_port
+from hormesis.errors import ConfigurationError
+
+PATIENCE = 10.0
+
+SERVER = """
+import http.server, os, subprocess, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/ready" else 503)
+        self.end_headers()
+        self.wfile.write(os.environ.get("WORD", "").encode())
+print("hello from", os.getpid(), flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen(["sleep", "60"])
+print("child", child.pid, flush=True)
+time.sleep(60)
+"""
+STUBBORN = """
+import signal, socket, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(60)
+"""
+
+
+@asynccontextmanager
+async def process(
+    tmp_path: Path, code: str = SERVER, keeper: Keeper | None = None, **settings: object
+) -> AsyncIterator[Process]:
+    """A process that runs Python code, with its port as the argument; stopped at the end."""
+    port = free_port()
+    argv = (sys.executable, "-c", code, str(port))
+    values = {"argv": argv, "port": port, "log": tmp_path / "shop.log", **settings}
+    made = Process(ProcessSettings("shop", **values), keeper)  # type: ignore[arg-type]
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop(grace=0.2)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a scenario, and see that it leaves no open file behind."""
+
+    async def main() -> None:
+        async with asyncio.timeout(3 * PATIENCE):
+            await scenario()
+
+    files = len(os.listdir("/proc/self/fd"))
+    asyncio.run(main())
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # any condition, of any object
+            await asyncio.sleep(0.01)
+
+
+def state(pid: int) -> str:
+    """Return the kernel's letter for what a process does; Z when nothing of it is left but its number, or not even that."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def grandchild(made: Process) -> int:
+    """Return the number of the child that a process says it started; 0 before it did."""
+    words = made.settings.log.read_text().split()
+    return int(words[1]) if len(words) > 1 else 0
+
+
+def test_ready_by_path(tmp_path: Path) -> None:
+    """A process is ready when its path answers 2xx; it has its own variables and the runner's, and its log."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, ready="/ready", env={"WORD": "sesame"}, cwd=tmp_path) as made:
+            await made.wait_ready()
+            assert made.running
+            assert made.pid is not None
+            assert os.getpgid(made.pid) == os.getsid(made.pid) == made.pid
+            assert os.readlink(f"/proc/{made.pid}/cwd") == str(tmp_path)
+            reader, writer = await asyncio.open_connection("127.0.0.1", made.settings.port)
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            assert (await reader.read()).endswith(b"sesame")
+            writer.close()
+            assert f"hello from {made.pid}" in made.settings.log.read_text()
+        assert not made.running
+        assert made.pid is None
+
+    run(scenario)
+
+
+def test_ready_by_port(tmp_path: Path) -> None:
+    """Without a path, a process is ready when its port accepts."""
+
+    async def scenario() -> None:
+        async with process(tmp_path) as made:
+            await made.wait_ready()
+            with pytest.raises(ConfigurationError, match="in use"):
+                check_port_free("127.0.0.1", made.settings.port, "process 'shop'")
+
+    run(scenario)
+
+
+def test_not_ready_in_time(tmp_path: Path) -> None:
+    """A process whose path does not answer 2xx in time has failed, and what it wrote last is told."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, ready="/other", ready_within=0.5) as made:
+            with pytest.raises(ProcessFailed, match=r"process 'shop' is not ready after 0\.5 s") as caught:
+                await made.wait_ready()
+            assert "503" in caught.value.log
+
+    run(scenario)
+
+
+def test_silence_is_not_ready(tmp_path: Path) -> None:
+    """A port that accepts and never answers is not ready, and asking it leaves nothing open."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, STUBBORN, ready="/", ready_within=0.5) as made:
+            with pytest.raises(ProcessFailed, match="not ready after"):
+                await made.wait_ready()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("restart_after", [None, 30])
+def test_ended_before_ready(tmp_path: Path, restart_after: float | None) -> None:
+    """A process that ends while it is waited for has failed at once; the error has its status and its last 20 lines."""
+
+    async def scenario() -> None:
+        code = "import sys; [print('line', n) for n in range(30)]; sys.exit(3)"
+        async with process(tmp_path, code, restart_after=restart_after) as made:
+            with pytest.raises(ProcessFailed, match="exit status 3") as caught:
+                await made.wait_ready()
+            assert caught.value.log.splitlines() == [f"line {number}" for number in range(10, 30)]
+            assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"argv": ["no-such-command", "x"]}, ["process 'shop'", "'no-such-command'", "No such file"]),
+        ({"argv": ["/etc/passwd"]}, ["process 'shop'", "'/etc/passwd'", "ermission denied"]),
+        ({"cwd": Path("/no/such/place")}, ["process 'shop'", "/no/such/place"]),
+        ({"log": Path("/no/such/place/log")}, ["process 'shop'", "/no/such/place/log"]),
+    ],
+)
+def test_cannot_be_run(tmp_path: Path, settings: dict[str, object], parts: list[str]) -> None:
+    """A command, a directory or a log that is not there is told by process and name."""
+
+    async def scenario() -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            async with process(tmp_path, **settings):
+                pass
+        for part in parts:
+            assert part in str(caught.value)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("argv", []),
+        ("argv", "uvicorn shop:app"),
+        ("port", 0),
+        ("ready", "healthz"),
+        ("ready", "/a b"),
+        ("ready", "/a\r\nX: y"),
+        ("ready_within", 0),
+        ("restart_after", -1),
+    ],
+)
+def test_settings(tmp_path: Path, key: str, value: object) -> None:
+    """A setting that can't be meant is refused by its name."""
+    good = {"argv": ["true"], "port": 1, "log": tmp_path / "log"}
+    with pytest.raises(ConfigurationError) as caught:
+        ProcessSettings("shop", **(good | {key: value}))  # type: ignore[arg-type]
+    assert caught.value.key == key
+
+
+def test_kill_takes_the_group(tmp_path: Path) -> None:
+    """Killing a process kills what it started; without `restart_after` that is its end."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, PARENT) as made:
+            await until(lambda: grandchild(made))
+            pid = made.pid or 0
+            made.kill()
+            await until(lambda: state(pid) == state(grandchild(made)) == "Z")
+            await until(lambda: not made.running)
+            made.kill()
+            made.pause()
+            made.resume()
+            assert made.restarts == 0
+            with pytest.raises(ProcessFailed, match="exit status -9"):
+                await made.wait_ready()
+
+    run(scenario)
+
+
+def test_orphans_go_with_their_leader(tmp_path: Path) -> None:
+    """When the process alone dies, what it left behind in its group is killed before anything else happens."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, PARENT) as made:
+            await until(lambda: grandchild(made))
+            os.kill(made.pid or 0, signal.SIGKILL)
+            await until(lambda: not made.running)
+            await until(lambda: state(grandchild(made)) == "Z")
+
+    run(scenario)
+
+
+def test_restart(tmp_path: Path) -> None:
+    """After an unexpected end the process is started again, and can be waited for while it is down."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, ready="/ready", restart_after=0.2) as made:
+            for count in (1, 2):
+                await made.wait_ready()
+                before = made.pid
+                made.kill()
+                await until(lambda: not made.running)
+                await made.wait_ready()
+                assert made.restarts == count
+                assert made.pid != before
+        await asyncio.sleep(0.3)
+        assert not made.running
+        assert made.restarts == 2
+
+    run(scenario)
+
+
+def test_restarts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that can't live is not restarted for ever."""
+    monkeypatch.setattr("hormesis.chaos.processes._RESTARTS_MAX", 3)
+
+    async def scenario() -> None:
+        async with process(tmp_path, "print('again')", restart_after=0) as made:
+            await until(lambda: made.restarts == 3 and not made.running)
+            await asyncio.sleep(0.05)
+            assert made.restarts == 3
+            assert made.settings.log.read_text().split() == ["again"] * 4
+
+    run(scenario)
+
+
+def test_restart_that_fails(tmp_path: Path) -> None:
+    """A command that is gone at a restart is noted in the log, and tried again."""
+
+    async def scenario() -> None:
+        command = tmp_path / "server"
+        command.write_text("#!/bin/sh\nsleep 60\n")
+        command.chmod(0o755)
+        async with process(tmp_path, argv=[str(command)], restart_after=0.05) as made:
+            command.rename(tmp_path / "away")
+            made.kill()
+            await until(lambda: made.restarts >= 2)
+            assert "No such file" in made.settings.log.read_text()
+            (tmp_path / "away").rename(command)
+            await until(lambda: made.running)
+
+    run(scenario)
+
+
+def test_pause(tmp_path: Path) -> None:
+    """A paused process and what it started stand still, and go on when resumed."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, PARENT) as made:
+            await until(lambda: grandchild(made))
+            pids = (made.pid or 0, grandchild(made))
+            made.pause()
+            await until(lambda: [state(pid) for pid in pids] == ["T", "T"])
+            assert made.running
+            made.resume()
+            await until(lambda: "T" not in [state(pid) for pid in pids])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("pidfd", [True, False])
+@pytest.mark.parametrize("code", [PARENT, STUBBORN])
+@pytest.mark.parametrize("paused", [True, False])
+def test_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, code: str, paused: bool, pidfd: bool) -> None:
+    """Stopping ends a process that obeys, one that doesn't and one that is paused, with and without a pidfd."""
+    if not pidfd:
+        monkeypatch.delattr(os, "pidfd_open")
+
+    async def scenario() -> None:
+        async with process(tmp_path, code, restart_after=0) as made:
+            if code == PARENT:
+                await until(lambda: grandchild(made))
+            else:
+                await made.wait_ready()
+            pid = made.pid or 0
+            if paused:
+                made.pause()
+            await asyncio.gather(made.stop(grace=0.1), made.stop(grace=0.1))
+            await made.stop()
+            assert not Path(f"/proc/{pid}").exists()
+            assert made.restarts == 0
+            if code == PARENT:
+                await until(lambda: state(grandchild(made)) == "Z")
+
+    run(scenario)
+
+
+def test_stop_lets_clean_up(tmp_path: Path) -> None:
+    """A process that cleans up when it is asked to end has the time to do so."""
+    code = """
+import signal, sys, time
+def end(*_):
+    time.sleep(0.2)
+    sys.exit(print("clean"))
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+    async def scenario() -> None:
+        async with process(tmp_path, code) as made:
+            await until(lambda: "ready" in made.settings.log.read_text())
+            await made.stop(grace=PATIENCE)
+            assert "clean" in made.settings.log.read_text()
+
+    run(scenario)
+
+
+def test_cancelled_stop(tmp_path: Path) -> None:
+    """Cancelling a stop, or a wait, leaves no process."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, STUBBORN, ready="/") as made:
+            pid = made.pid or 0
+            for waiting in (made.wait_ready(), made.stop(grace=60)):
+                task = asyncio.create_task(waiting)
+                await asyncio.sleep(0.2)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert not Path(f"/proc/{pid}").exists()
+
+    run(scenario)
+
+
+def test_start_twice(tmp_path: Path) -> None:
+    """A process is started once; after it was stopped, it can be started again."""
+
+    async def scenario() -> None:
+        async with process(tmp_path) as made:
+            with pytest.raises(RuntimeError, match="started already"):
+                await made.start()
+            await made.stop()
+            await made.start()
+            await made.wait_ready()
+
+    run(scenario)
+
+
+def test_keeper_is_told(tmp_path: Path) -> None:
+    """The keeper knows of every process that runs, restarted ones too, and of no other."""
+
+    class Told(Keeper):
+        def __init__(self) -> None:
+            super().__init__()
+            self.said: list[str] = []
+
+        def watch(self, pgid: int) -> None:
+            super().watch(pgid)
+            self.said.append(f"+{pgid}")
+
+        def forget(self, pgid: int) -> None:
+            super().forget(pgid)
+            self.said.append(f"-{pgid}")
+
+    async def scenario() -> None:
+        with Told() as keeper:
+            async with process(tmp_path, keeper=keeper, restart_after=0) as made:
+                first = made.pid
+                made.kill()
+                await until(lambda: made.restarts == 1 and made.running)
+                second = made.pid
+            assert keeper.said == [f"+{first}", f"-{first}", f"+{second}", f"-{second}"]
+
+    run(scenario)
+
+
+def test_keeper_that_is_dead(tmp_path: Path) -> None:
+    """A process that the keeper can't be told of is not left running."""
+
+    async def scenario() -> None:
+        keeper = Keeper()
+        keeper.start()
+        assert keeper._process is not None
+        keeper._process.kill()
+        keeper._process.wait()
+        with pytest.raises(OSError, match="the keeper has died"):
+            async with process(tmp_path, PARENT, keeper=keeper):
+                pass
+        keeper.close()
+
+    run(scenario)
+
+
+def test_ports() -> None:
+    """A free port can be listened on; one in use is told by number and by whose it was to be."""
+    port = free_port()
+    check_port_free("127.0.0.1", port, "process 'shop'")
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(ConfigurationError, match=f"^port {port} of process 'shop' is in use; "),
+    ):
+        check_port_free("127.0.0.1", port, "process 'shop'")
+    with pytest.raises(ConfigurationError, match="can't be listened on"):
+        check_port_free("192.0.2.1", port, "process 'shop'")

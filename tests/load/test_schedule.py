@@ -1,0 +1,93 @@
+"""Schedules: deterministic, stable under change, and as random as they claim."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hormesis.errors import ConfigurationError
+from hormesis.load import ARRIVALS_MAX, Segment, arrivals, pick
+from hormesis.load.schedule import ArrivalProcess
+
+segments = st.lists(st.builds(Segment, st.floats(0.01, 5), st.floats(0.1, 200)), min_size=1, max_size=4)
+processes = st.sampled_from(["poisson", "constant"])
+
+
+@given(segments, st.integers(), processes)
+@settings(max_examples=50)
+def test_a_seed_fixes_the_schedule(parts: list[Segment], seed: int, process: ArrivalProcess) -> None:
+    """The same seed gives the same arrivals, in order, all inside the segments."""
+    first = arrivals(parts, seed=seed, process=process)
+    assert first == arrivals(parts, seed=str(seed), process=process)
+    assert list(first) == sorted(first)
+    assert all(0 <= offset <= sum(part.length for part in parts) * (1 + 1e-9) for offset in first)
+
+
+@given(segments, st.integers(), processes, st.floats(0.1, 500))
+@settings(max_examples=50)
+def test_a_later_rate_moves_no_earlier_arrival(
+    parts: list[Segment], seed: int, process: ArrivalProcess, rate: float
+) -> None:
+    """Changing the rate of the last segment leaves all arrivals before it where they were."""
+    before = sum(part.length for part in parts[:-1])
+    other = [*parts[:-1], Segment(parts[-1].length, rate)]
+
+    def prefix(of: list[Segment]) -> list[float]:
+        return [offset for offset in arrivals(of, seed=seed, process=process) if offset < before - 1e-9]
+
+    assert prefix(parts) == prefix(other)
+
+
+@given(st.integers(0, 200), st.integers(0, 200), st.integers())
+@settings(max_examples=50)
+def test_a_longer_run_keeps_its_choices(fewer: int, more: int, seed: int) -> None:
+    """The request of an arrival does not depend on how many arrivals follow."""
+    weights = [1.0, 2.0, 0.5]
+    assert list(pick(weights, fewer, seed=seed)) == list(pick(weights, fewer + more, seed=seed))[:fewer]
+
+
+def test_poisson_gaps_have_the_mean_and_spread_of_an_exponential() -> None:
+    """The gaps' mean and deviation are one over the rate, and the variance of counts is their mean."""
+    offsets = arrivals([Segment(100, 200)], seed=1)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(offsets)]
+    assert statistics.mean(gaps) == pytest.approx(1 / 200, rel=0.03)
+    assert statistics.stdev(gaps) == pytest.approx(1 / 200, rel=0.03)
+    counts = [0] * 100
+    for offset in offsets:
+        counts[int(offset)] += 1
+    assert 0.7 < statistics.variance(counts) / statistics.mean(counts) < 1.3
+
+
+def test_constant_arrivals_are_even_and_exactly_as_many() -> None:
+    """A constant load brings rate times seconds arrivals, evenly spaced across segments."""
+    offsets = arrivals([Segment(3, 200)] * 2, seed=1, process="constant")
+    assert len(offsets) == 1200
+    assert offsets[600] - offsets[599] == pytest.approx(1 / 200)
+
+
+def test_picks_follow_the_weights_and_leave_arrivals_alone() -> None:
+    """Requests come in proportion to their weights, from a stream that the arrivals don't share."""
+    picked = pick([9, 1], 20_000, seed=3)
+    assert picked.count(1) / len(picked) == pytest.approx(0.1, rel=0.1)
+    assert list(pick([1, 1], 500, seed=3)) != [0] * 500
+
+
+@pytest.mark.parametrize("rate", [0, -1, "0/s", float("nan"), float("inf")])
+def test_a_rate_must_be_above_zero(rate: float | str) -> None:
+    """A rate that is zero, negative or no number is refused by name."""
+    with pytest.raises(ConfigurationError, match=r"segment\.rate"):
+        Segment(1, rate)
+
+
+def test_what_can_not_be_scheduled_is_refused() -> None:
+    """An empty load, too many arrivals, and an unknown process are errors of the settings."""
+    with pytest.raises(ConfigurationError, match="one segment or more"):
+        arrivals([], seed=1)
+    with pytest.raises(ConfigurationError, match="5,000,000"):
+        arrivals([Segment(1, ARRIVALS_MAX), Segment(1, 1)], seed=1)
+    with pytest.raises(ConfigurationError, match="did you mean 'poisson'"):
+        arrivals([Segment(1, 1)], seed=1, process="poison")  # type: ignore[arg-type]
