@@ -99,13 +99,19 @@ class LastCopies:
         @wraps(fetch)
         async def fetch_and_keep(*args: P.args, **kwargs: P.kwargs) -> Answer:
             answer = await fetch(*args, **kwargs)
-            self._copies[args] = answer
-            self._copies.move_to_end(args)
-            if len(self._copies) > COPIES_MAX:
-                self._copies.popitem(last=False)
+            self._keep(args, answer)
+            # The list holds all that a product's own page shows: nobody has to have looked at it before.
+            for product in answer.get("products", ()):
+                self._keep((product["sku"],), product)
             return answer
 
         return fetch_and_keep
+
+    def _keep(self, args: tuple[object, ...], answer: Answer) -> None:
+        self._copies[args] = answer
+        self._copies.move_to_end(args)
+        if len(self._copies) > COPIES_MAX:
+            self._copies.popitem(last=False)
 
     def last_copy(self, *args: object) -> Answer:
         """Return the copy of an answer, marked as such; a `KeyError` says that there is none."""

@@ -9,7 +9,6 @@ Every error pickles: workers, task queues and test runners send them between pro
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -60,6 +59,8 @@ class ConfigurationError(HormesisError, ValueError):
         >>> print(ConfigurationError.unknown("fault", "latncy", ["latency", "reset"]))
         unknown fault 'latncy' (did you mean 'latency'?); known are: latency, reset
         """
+        import difflib  # noqa: PLC0415  only a mistake needs it
+
         known = list(accepted)
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""

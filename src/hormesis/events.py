@@ -9,7 +9,6 @@ A listener that raises is taken off and logged once. An instrument never breaks 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 from collections.abc import Callable
 from typing import ClassVar, TypeAlias
@@ -31,8 +30,6 @@ __all__ = [
     "bus",
     "listen",
 ]
-
-_log = logging.getLogger("hormesis.events")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,11 +170,17 @@ class EventBus:
                 listener(event)
             except Exception:
                 self._remove(listener)
-                _log.exception("listener %r raised and was taken off", listener)
+                _log_removal(listener)
 
     def _remove(self, listener: Listener) -> None:
         with self._lock:
             self.listeners = tuple(other for other in self.listeners if other is not listener)
+
+
+def _log_removal(listener: Listener) -> None:
+    import logging  # noqa: PLC0415  only a broken listener needs it
+
+    logging.getLogger("hormesis.events").exception("listener %r raised and was taken off", listener)
 
 
 bus = EventBus()

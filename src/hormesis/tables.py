@@ -8,7 +8,9 @@ key, value and what would be accepted.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+import json
+import keyword
+import os
 import types
 import typing
 import warnings
@@ -36,12 +38,14 @@ class Settings:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
         ConfigurationError: There is no such file, it can't be read, or it is not TOML.
     """
+    import tomllib  # noqa: PLC0415  policies in code need no parser
+
     try:
         with Path(path).open("rb") as file:
             data = file.read(_FILE_BYTES_MAX + 1)
@@ -82,8 +86,11 @@ def read(cls: type[T], table: object, key: str) -> T:
     reader = _reader(cls)
     from pydantic import ValidationError  # noqa: PLC0415
 
+    table = _with_field_names(table)
     try:
-        return reader.validate_python(table)
+        # As JSON, because only there pydantic's strict mode (no guessing: "3" is no number, true is not 1) takes tables
+        # for dataclasses.
+        return reader.validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         raise _explain(cls, table, key, problems) from None
@@ -97,7 +104,20 @@ def schema(cls: type[Any]) -> dict[str, Any]:
         return _reader(cls).json_schema()
 
 
-def in_file(path: str | Path, error: ConfigurationError) -> ConfigurationError:
+def _with_field_names(table: object) -> object:
+    """Turn keys that are Python's own words (`from`) into the names of their fields (`from_`)."""
+    if isinstance(table, Mapping):
+        return {f"{k}_" if keyword.iskeyword(k) else k: _with_field_names(v) for k, v in table.items()}
+    if isinstance(table, list):
+        return [_with_field_names(item) for item in table]
+    return table
+
+
+def _in_file_words(steps: Iterable[object]) -> list[str]:
+    return [str(step).removesuffix("_") for step in steps]
+
+
+def in_file(path: str | os.PathLike[str], error: ConfigurationError) -> ConfigurationError:
     """Return the same error with the file's name before it."""
     return ConfigurationError(f"{path}: {error.message}", error.key)
 
@@ -106,7 +126,7 @@ def _explain(cls: type[Any], table: object, key: str, problems: list[Any]) -> Co
     """Make one error of pydantic's list: the first problem, with all that pydantic says about the same place."""
     first = problems[0]
     path = _path_in(table, first["loc"])
-    where = ".".join([key, *map(str, path)]) if key else ".".join(map(str, path))
+    where = ".".join([*([key] if key else []), *_in_file_words(path)])
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ConfigurationError):
         about_field = bool(cause.key) and cause.message.startswith(cause.key)
@@ -114,12 +134,12 @@ def _explain(cls: type[Any], table: object, key: str, problems: list[Any]) -> Co
         return ConfigurationError(f"{where}.{cause.message}" if about_field else f"{full}: {cause.message}", full)
     if first["type"] == "unexpected_keyword_argument":
         owner = _class_at(cls, path[:-1])
-        known = [field.name for field in dataclasses.fields(owner)] if owner else []
+        known = [field.name.removesuffix("_") for field in dataclasses.fields(owner) if field.init] if owner else []
         parent = ".".join(where.split(".")[:-1])
-        error = ConfigurationError.unknown("key", path[-1], known)
-        return ConfigurationError(f"{parent}: {error.message}", where)
+        error = ConfigurationError.unknown("key", path[-1], [name for name in known if name])
+        return ConfigurationError(f"{parent}: {error.message}" if parent else error.message, where)
     if first["type"] in {"missing", "missing_argument"}:
-        missing = ".".join([where, *map(str, first["loc"][len(path) :])])
+        missing = ".".join([*([where] if where else []), *_in_file_words(first["loc"][len(path) :])])
         return ConfigurationError(f"{missing} is missing", missing)
     said = dict.fromkeys(p["msg"] for p in problems if _path_in(table, p["loc"]) == path)
     accepted = " or ".join(text.removeprefix("Input should be ").removesuffix(" instance") for text in said)

@@ -10,6 +10,7 @@ import pytest
 from hormesis.chaos import (
     Bandwidth,
     BlackHole,
+    Fault,
     Kill,
     Latency,
     Pause,
@@ -21,7 +22,7 @@ from hormesis.chaos import (
 )
 from hormesis.errors import ConfigurationError
 
-TABLES = [
+TABLES: list[tuple[dict[str, object], Fault, str]] = [
     ({"latency": "2s"}, Latency(2.0), "latency 2s"),
     ({"latency": 2, "jitter": "500ms"}, Latency("2s", jitter=0.5), "latency 2s ± 500ms"),
     ({"jitter": 0, "latency": "1s", "stream": "upstream"}, Latency(1, stream="upstream"), "latency 1s upstream"),
@@ -29,8 +30,8 @@ TABLES = [
     ({"bandwidth": 512, "share": 0.5}, Bandwidth("512B/s", share=0.5), "bandwidth 512B/s on 50 % of connections"),
     ({"black_hole": True}, BlackHole(), "black hole"),
     ({"refuse": True}, Refuse(), "refuses connections"),
-    ({"reset": True}, Reset("answer"), "resets connections at the answer"),
-    ({"reset": "request", "share": 0.3}, Reset("request", share=0.3), "resets 30 % of connections at the request"),
+    ({"reset": True}, Reset("answer"), "resets answers"),
+    ({"reset": "request", "share": 0.3}, Reset("request", share=0.3), "resets 30 % of requests"),
     ({"kill": True}, Kill(), "killed"),
     ({"pause": True}, Pause(), "paused"),
     ({"spike": 3}, Spike(3), "load x3"),
@@ -100,7 +101,7 @@ def test_bad_value(kind: type, values: dict[str, object], key: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [fault for _, fault, _ in TABLES])
-def test_value(fault: object) -> None:
+def test_value(fault: Fault) -> None:
     """A fault is a value: it can be sent between processes, be a key, and not be changed."""
     assert pickle.loads(pickle.dumps(fault)) == fault
     assert len({fault, dataclasses.replace(fault)}) == 1

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,24 +40,25 @@ STUBBORN = """
 import signal, socket, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("deaf", flush=True)
 time.sleep(60)
 """
 
 
 @asynccontextmanager
 async def process(
-    tmp_path: Path, code: str = SERVER, keeper: Keeper | None = None, **settings: object
+    tmp_path: Path, code: str = SERVER, keeper: Keeper | None = None, **settings: Any
 ) -> AsyncIterator[Process]:
     """A process that runs Python code, with its port as the argument; stopped at the end."""
     port = free_port()
     argv = (sys.executable, "-c", code, str(port))
     values = {"argv": argv, "port": port, "log": tmp_path / "shop.log", **settings}
-    made = Process(ProcessSettings("shop", **values), keeper)  # type: ignore[arg-type]
+    made = Process(ProcessSettings("shop", **values), keeper)
     await made.start()
     try:
         yield made
     finally:
-        await made.stop(grace=0.2)
+        await made.stop(grace=0.05)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -78,11 +80,15 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def state(pid: int) -> str:
-    """Return the kernel's letter for what a process does; Z when nothing of it is left but its number, or not even that."""
+    """Return the kernel's letter for what a process does; Z for one that has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
+
+
+def is_reaped(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
 
 
 def grandchild(made: Process) -> int:
@@ -106,7 +112,6 @@ def test_ready_by_path(tmp_path: Path) -> None:
             assert (await reader.read()).endswith(b"sesame")
             writer.close()
             assert f"hello from {made.pid}" in made.settings.log.read_text()
-        assert not made.running
         assert made.pid is None
 
     run(scenario)
@@ -128,8 +133,9 @@ def test_not_ready_in_time(tmp_path: Path) -> None:
     """A process whose path does not answer 2xx in time has failed, and what it wrote last is told."""
 
     async def scenario() -> None:
-        async with process(tmp_path, ready="/other", ready_within=0.5) as made:
-            with pytest.raises(ProcessFailed, match=r"process 'shop' is not ready after 0\.5 s") as caught:
+        async with process(tmp_path, ready="/other", ready_within=0.3) as made:
+            await until(lambda: "hello" in made.settings.log.read_text())
+            with pytest.raises(ProcessFailed, match=r"process 'shop' is not ready after 0\.3 s") as caught:
                 await made.wait_ready()
             assert "503" in caught.value.log
 
@@ -140,7 +146,8 @@ def test_silence_is_not_ready(tmp_path: Path) -> None:
     """A port that accepts and never answers is not ready, and asking it leaves nothing open."""
 
     async def scenario() -> None:
-        async with process(tmp_path, STUBBORN, ready="/", ready_within=0.5) as made:
+        async with process(tmp_path, STUBBORN, ready="/", ready_within=0.3) as made:
+            await until(lambda: "deaf" in made.settings.log.read_text())
             with pytest.raises(ProcessFailed, match="not ready after"):
                 await made.wait_ready()
 
@@ -171,7 +178,7 @@ def test_ended_before_ready(tmp_path: Path, restart_after: float | None) -> None
         ({"log": Path("/no/such/place/log")}, ["process 'shop'", "/no/such/place/log"]),
     ],
 )
-def test_cannot_be_run(tmp_path: Path, settings: dict[str, object], parts: list[str]) -> None:
+def test_cannot_be_run(tmp_path: Path, settings: dict[str, Any], parts: list[str]) -> None:
     """A command, a directory or a log that is not there is told by process and name."""
 
     async def scenario() -> None:
@@ -242,7 +249,7 @@ def test_restart(tmp_path: Path) -> None:
     """After an unexpected end the process is started again, and can be waited for while it is down."""
 
     async def scenario() -> None:
-        async with process(tmp_path, ready="/ready", restart_after=0.2) as made:
+        async with process(tmp_path, ready="/ready", restart_after=0.1) as made:
             for count in (1, 2):
                 await made.wait_ready()
                 before = made.pid
@@ -251,7 +258,7 @@ def test_restart(tmp_path: Path) -> None:
                 await made.wait_ready()
                 assert made.restarts == count
                 assert made.pid != before
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.15)
         assert not made.running
         assert made.restarts == 2
 
@@ -323,9 +330,9 @@ def test_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, code: str, pau
             pid = made.pid or 0
             if paused:
                 made.pause()
-            await asyncio.gather(made.stop(grace=0.1), made.stop(grace=0.1))
+            await asyncio.gather(made.stop(grace=0.05), made.stop(grace=0.05))
             await made.stop()
-            assert not Path(f"/proc/{pid}").exists()
+            assert is_reaped(pid)
             assert made.restarts == 0
             if code == PARENT:
                 await until(lambda: state(grandchild(made)) == "Z")
@@ -360,13 +367,14 @@ def test_cancelled_stop(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with process(tmp_path, STUBBORN, ready="/") as made:
             pid = made.pid or 0
+            await until(lambda: "deaf" in made.settings.log.read_text())
             for waiting in (made.wait_ready(), made.stop(grace=60)):
                 task = asyncio.create_task(waiting)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.1)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-            assert not Path(f"/proc/{pid}").exists()
+            assert is_reaped(pid)
 
     run(scenario)
 
@@ -402,7 +410,8 @@ def test_keeper_is_told(tmp_path: Path) -> None:
             self.said.append(f"-{pgid}")
 
     async def scenario() -> None:
-        with Told() as keeper:
+        keeper = Told()
+        with keeper:
             async with process(tmp_path, keeper=keeper, restart_after=0) as made:
                 first = made.pid
                 made.kill()

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import pytest
 
 from hormesis.chaos import Bandwidth, BlackHole, FaultProxy, Latency, Refuse, Reset, WireFault, free_port, wire
+from hormesis.chaos.faults import ResetAt, Stream
 from hormesis.errors import ConfigurationError
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -114,7 +115,7 @@ async def is_reset(streams: Streams) -> None:
 async def is_silent(streams: Streams) -> None:
     """See that nothing arrives and nothing ends, for a moment."""
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.15):
+        async with asyncio.timeout(0.06):
             await streams[0].read(1)
 
 
@@ -245,21 +246,21 @@ def test_dependency_breaks() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize(("stream", "delay"), [("downstream", 0.2), ("upstream", 0.2), ("both", 0.4)])
-def test_latency(stream: str, delay: float) -> None:
+@pytest.mark.parametrize(("stream", "delay"), [("downstream", 0.1), ("upstream", 0.1), ("both", 0.2)])
+def test_latency(stream: Stream, delay: float) -> None:
     """An answer comes later by the latency of the directions concerned, also on a connection that was there before."""
 
     async def scenario() -> None:
         async with edge() as (proxy, dependency, connect):
             streams = await connect()
             await exchange(streams)
-            proxy.apply(Latency(0.2, stream=stream))
+            proxy.apply(Latency(0.1, stream=stream))
             for connection in (streams, await connect()):
                 dependency.got.clear()
                 begun = time.monotonic()
                 connection[1].write(b"ping")
                 await until(lambda: dependency.got)
-                assert (time.monotonic() - begun >= 0.2) == (stream != "downstream")
+                assert stream == "downstream" or time.monotonic() - begun >= 0.1
                 assert await receive(connection, 4) == b"ping"
                 assert time.monotonic() - begun >= delay
             assert proxy.affected == 2
@@ -272,12 +273,12 @@ def test_latency_keeps_throughput() -> None:
 
     async def scenario() -> None:
         async with edge() as (proxy, _, connect):
-            proxy.apply(Latency(0.3, stream="both"))
+            proxy.apply(Latency(0.2, stream="both"))
             begun = time.monotonic()
             await exchange(await connect(), os.urandom(3_000_000))
             took = time.monotonic() - begun
-            # Fifty chunks, one after the other, would take half a minute.
-            assert 0.6 <= took < 6
+            # Fifty chunks, one after the other, would take twenty seconds.
+            assert 0.4 <= took < 6
 
     run(scenario)
 
@@ -292,9 +293,11 @@ def test_latency_is_bounded_in_memory() -> None:
             proxy.apply(Latency(60, stream="upstream"))
             data = os.urandom(20_000_000)
             streams[1].write(data)
-            await asyncio.sleep(0.3)
             (link,) = proxy._links
-            assert 0 < link._lanes[0]._held <= 4 * 1024 * 1024 + 65536
+            bound = 4 * 1024 * 1024
+            await until(lambda: link._lanes[0]._held >= bound)
+            await asyncio.sleep(0.1)
+            assert link._lanes[0]._held < bound + 65536
             proxy.lift()
             assert await receive(streams, len(data)) == data
 
@@ -351,18 +354,17 @@ def test_bandwidth() -> None:
             proxy.apply(Bandwidth("100KB/s"))
             streams = await connect()
             begun = time.monotonic()
-            streams[1].write(bytes(60_000))
+            streams[1].write(bytes(40_000))
             arrivals = []
             async with asyncio.timeout(PATIENCE):
                 got = 0
-                while got < 60_000:
-                    data = await streams[0].read(60_000)
+                while got < 40_000:
+                    data = await streams[0].read(40_000)
                     got += len(data)
                     arrivals.append(time.monotonic() - begun)
                     # Never ahead of the rate, by more than the clock's grain.
                     assert got <= 100_000 * arrivals[-1] + 1
-            assert arrivals[0] < 0.4
-            assert len(arrivals) >= 4
+            assert len(arrivals) >= 3
             assert arrivals[-1] < 5
 
     run(scenario)
@@ -375,10 +377,10 @@ def test_bandwidth_makes_no_credit_of_waiting() -> None:
         async with edge() as (proxy, _, connect):
             proxy.apply(Bandwidth("100KB/s"))
             streams = await connect()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.2)
             begun = time.monotonic()
-            await exchange(streams, bytes(30_000))
-            assert time.monotonic() - begun >= 0.3
+            await exchange(streams, bytes(20_000))
+            assert time.monotonic() - begun >= 0.2
 
     run(scenario)
 
@@ -492,7 +494,7 @@ def test_refuse_again_and_again() -> None:
 
 
 @pytest.mark.parametrize("moment", ["connect", "request", "answer"])
-def test_reset(moment: str) -> None:
+def test_reset(moment: ResetAt) -> None:
     """Idle connections break at once, new ones at their moment; only at the answer has the dependency done the work."""
 
     async def scenario() -> None:
@@ -511,7 +513,7 @@ def test_reset(moment: str) -> None:
                 await is_silent(new)
                 new[1].write(b"order")
                 await is_reset(new)
-                assert dependency.got == (b"order" if moment == "answer" else b"")
+                assert bytes(dependency.got) == (b"order" if moment == "answer" else b"")
             assert proxy.affected == 2
             proxy.lift()
             await exchange(await connect())
@@ -593,7 +595,7 @@ def test_fault_is_replaced() -> None:
 
 def test_storm() -> None:
     """Faults that come and go in a storm of connections leave nothing behind, and the edge works afterwards."""
-    faults = [
+    faults: list[WireFault] = [
         Latency(0.02, jitter=0.02, stream="both"),
         Bandwidth("50KB/s", share=0.5),
         BlackHole(),
@@ -617,7 +619,7 @@ def test_storm() -> None:
             clients = [asyncio.create_task(client()) for _ in range(60)]
             for fault in faults:
                 proxy.apply(fault)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.05)
                 if isinstance(fault, BlackHole | Latency):
                     proxy.lift()
             proxy.lift()

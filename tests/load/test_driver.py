@@ -16,6 +16,8 @@ import pytest
 from hormesis.errors import HormesisError
 from hormesis.load import LoadDriver, LoadSpec, Request, Samples, Segment
 
+pytestmark = pytest.mark.system
+
 RUNNER = """
 import asyncio, sys
 from hormesis.load import LoadDriver, LoadSpec, Request, Segment
@@ -70,7 +72,7 @@ def test_batches_arrive_during_the_run_and_add_up(serve: Any, ok: Any) -> None:
             assert os.getpgid(pids[0]) == os.getsid(pids[0]) == pids[0] != os.getpgid(0)
             batches: list[Samples] = []
             start_at = time.monotonic() + 0.2
-            first = await driver.run(spec(url, 0.6), batches.append, start_at=start_at)
+            first = await driver.run(spec(url, 0.5), batches.append, start_at=start_at)
             second = await driver.run(spec(url))
         assert len(batches) > 1
         assert [sample for batch in batches for sample in batch] == list(first.samples)
@@ -83,6 +85,28 @@ def test_batches_arrive_during_the_run_and_add_up(serve: Any, ok: Any) -> None:
     asyncio.run(main())
 
 
+def test_a_generator_that_falls_behind_says_so(serve: Any, ok: Any) -> None:
+    """When the generator itself was held up, the send lag shows it, latencies contain it, and the run is saturated."""
+
+    async def handle(call: Any) -> bytes:
+        return bytes(ok())
+
+    async def main() -> None:
+        pids: list[int] = []
+        async with serve(handle) as url, LoadDriver(on_spawn=pids.append) as driver:
+            run = asyncio.create_task(driver.run(spec(url, 0.8), start_at=time.monotonic() + 0.1))
+            await asyncio.sleep(0.2)
+            os.kill(pids[0], signal.SIGSTOP)
+            await asyncio.sleep(0.3)
+            os.kill(pids[0], signal.SIGCONT)
+            result = await run
+        assert result.saturated
+        assert result.dropped == 0
+        assert max(result.samples.latencies()) >= max(result.samples.lags()) > 0.15
+
+    asyncio.run(main())
+
+
 def test_cancel_ends_a_run_and_keeps_the_process(serve: Any) -> None:
     """A cancelled run returns at once with what it has, and the next run works; cancelling nothing does nothing."""
 
@@ -90,7 +114,7 @@ def test_cancel_ends_a_run_and_keeps_the_process(serve: Any) -> None:
         async with serve(silence) as url, LoadDriver() as driver:
             await driver.cancel()
             run = asyncio.create_task(driver.run(spec(url, 60)))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
             await driver.cancel()
             result = await run
             assert result.cancelled
@@ -122,7 +146,7 @@ def test_a_generator_that_does_not_obey_is_killed(serve: Any, monkeypatch: pytes
         pids: list[int] = []
         async with serve(silence) as url, LoadDriver(on_spawn=pids.append) as driver:
             run = asyncio.create_task(driver.run(spec(url, 60)))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.2)
             os.kill(pids[0], signal.SIGSTOP)
             await driver.cancel()
             with pytest.raises(HormesisError, match="SIGKILL"):
@@ -141,7 +165,7 @@ def test_cancelling_the_task_leaves_no_process(serve: Any) -> None:
             driver = LoadDriver(on_spawn=pids.append)
             await driver.start()
             run = asyncio.create_task(driver.run(spec(url, 60)))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.2)
             run.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await run
@@ -160,6 +184,24 @@ def test_cancelling_the_task_leaves_no_process(serve: Any) -> None:
     asyncio.run(main())
 
 
+def test_stopping_ends_a_run_in_another_task(serve: Any) -> None:
+    """When the driver is stopped in the middle of a run, the run raises and the process is gone."""
+
+    async def main() -> None:
+        pids: list[int] = []
+        async with serve(silence) as url:
+            driver = LoadDriver(on_spawn=pids.append)
+            await driver.start()
+            run = asyncio.create_task(driver.run(spec(url, 60)))
+            await asyncio.sleep(0.1)
+            await asyncio.gather(driver.stop(), driver.stop())
+            assert not alive(pids[0])
+            with pytest.raises(HormesisError, match="SIGKILL"):
+                await run
+
+    asyncio.run(main())
+
+
 def test_a_crash_is_told_with_its_last_lines(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A generator that dies, at its start or in a run, raises an error that says how and shows its last words."""
 
@@ -169,7 +211,7 @@ def test_a_crash_is_told_with_its_last_lines(serve: Any, monkeypatch: pytest.Mon
             with pytest.raises(HormesisError, match="already running"):
                 await driver.start()
             run = asyncio.create_task(driver.run(spec(url, 60)))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.2)
             with pytest.raises(HormesisError, match="one at a time"):
                 await driver.run(spec(url))
             os.kill(pids[0], signal.SIGSEGV)

@@ -118,7 +118,8 @@ class Reset:
         reset: `"connect"`, as soon as it is open; `"request"`, at the first bytes of the request, which the dependency
             never sees; `"answer"` (also written `true`), at the first bytes of the answer: the dependency did the work,
             and its caller does not know.
-        share: The part of the connections that is affected.
+        share: The part that breaks: of the live connections, at once; then of the new ones (`"connect"`), or of the
+            requests or answers, one by one, since one connection carries many.
     """
 
     reset: ResetAt | Literal[True] = "answer"
@@ -212,7 +213,7 @@ def describe(fault: Fault) -> str:
     >>> describe(Latency("2s", jitter="500ms"))
     'latency 2s ± 500ms'
     >>> describe(Reset(share=0.3))
-    'resets 30 % of connections at the answer'
+    'resets 30 % of answers'
     """
     match fault:
         case Latency():
@@ -227,7 +228,7 @@ def describe(fault: Fault) -> str:
             return "refuses connections"
         case Reset():
             share = f"{100 * fault.share:.3g} % of " if fault.share < 1 else ""
-            return f"resets {share}connections at the {fault.reset}"
+            return f"resets {share}{'connections' if fault.reset == 'connect' else f'{fault.reset}s'}"
         case Kill():
             return "killed"
         case Pause():

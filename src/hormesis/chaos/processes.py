@@ -317,24 +317,28 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 async def _ended(popen: subprocess.Popen[bytes], within: float | None = None) -> bool:
-    """Wait for the end of a process, without reaping it where the system allows; False when the time is over first."""
-    if popen.returncode is not None:
-        return True
+    """Wait for the end of a process; False when the time is over first."""
     try:
         async with asyncio.timeout(within):
-            if not hasattr(os, "pidfd_open"):
-                while popen.poll() is None:  # noqa: ASYNC110  # there is no event to wait for
-                    await asyncio.sleep(_LOOK_EVERY)
-                return True
-            pidfd = os.pidfd_open(popen.pid)
-            loop = asyncio.get_running_loop()
-            ended = asyncio.Event()
-            loop.add_reader(pidfd, ended.set)
-            try:
-                await ended.wait()
-            finally:
-                loop.remove_reader(pidfd)
-                os.close(pidfd)
+            await _end_of(popen)
     except TimeoutError:
         return False
     return True
+
+
+async def _end_of(popen: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process, without reaping it where there is a pidfd."""
+    try:
+        pidfd = os.pidfd_open(popen.pid)
+    except (AttributeError, OSError):  # Another system; no file descriptor left; or it has been reaped already.
+        while popen.poll() is None:  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(_LOOK_EVERY)
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import math
 import random
 import socket
@@ -34,7 +35,7 @@ Address: TypeAlias = tuple[int, Any]
 """A family and an address of it, as `getaddrinfo` returns them."""
 
 _CHUNK = 64 * 1024
-_HELD_MAX = 64 * 1024
+_HELD_MAX = 2 * _CHUNK
 """Bytes a lane holds before it stops reading, so that a slow reader slows the writer down, as it would without us."""
 _HELD_MAX_DELAYED = 4 * 1024 * 1024
 """The same under latency, where holding is the point: this over the delay is the most a connection can carry."""
@@ -54,23 +55,40 @@ class Shape:
         jitter: The delay is drawn evenly from `delay ± jitter`, never below zero.
         rate: Bytes a second.
         shut: Nothing travels.
-        trap: The next bytes break the connection.
+        trap: The share of turns whose first bytes break the connection. A turn begins when this side speaks after the
+            other: a request, or its answer.
     """
 
     delay: float = 0.0
     jitter: float = 0.0
     rate: float = math.inf
     shut: bool = False
-    trap: bool = False
+    trap: float = 0.0
 
     @property
     def piece(self) -> int:
         """Bytes to send at once: small against the rate, so that what is slow is slow evenly."""
         return int(min(_CHUNK, max(1.0, self.rate / _PIECES_PER_SECOND)))
 
+    @property
+    def room(self) -> float:
+        """Bytes to hold at most: at a high rate, enough to bridge the grain of the loop's timers."""
+        if self.delay:
+            return _HELD_MAX_DELAYED
+        if math.isinf(self.rate):
+            return _HELD_MAX
+        return min(_HELD_MAX_DELAYED, max(_HELD_MAX, self.rate / _PIECES_PER_SECOND))
+
 
 CLEAR = Shape()
 """No fault."""
+
+
+def luck(key: str) -> float:
+    """Draw a number in [0, 1) from a key, always the same one."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    # 53 bits, as many as a float holds: a number that is rounded up to 1 would escape a share of 1.
+    return (int.from_bytes(digest) >> 11) / 2**53
 
 
 class Tally:
@@ -96,6 +114,8 @@ class Lane:
         "_queue",
         "_reading",
         "_rng",
+        "_room",
+        "_seed",
         "_shape",
         "_sink",
         "_source",
@@ -113,6 +133,8 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._shape = CLEAR
         self._piece = CLEAR.piece
+        self._room = CLEAR.room
+        self._seed = ""
         self._rng = random.Random(0)
         self._queue: deque[tuple[float, float, memoryview]] = deque()  # read at, luck of the delay (-1 to 1), bytes
         self._held = 0
@@ -126,7 +148,9 @@ class Lane:
         """Let bytes travel in a new shape from now on, those that are held included; the first call starts the lane."""
         self._shape = shape
         self._piece = shape.piece
+        self._room = shape.room
         self._free_at = self._loop.time()
+        self._seed = seed
         if shape.jitter:
             self._rng = random.Random(seed)
         self._pump()
@@ -146,7 +170,7 @@ class Lane:
         except OSError:
             self._link.reset()
             return
-        if data and self._shape.trap:
+        if data and self._link.turns_to(self) and self._shape.trap and self._is_trapped():
             self._link.reset()
             return
         # The end of the stream travels as an empty chunk, so that it is late, slow or held like the bytes before it.
@@ -155,6 +179,9 @@ class Lane:
         self._queue.append((self._loop.time(), luck, memoryview(data)))
         self._held += len(data)
         self._pump()
+
+    def _is_trapped(self) -> bool:
+        return luck(f"{self._seed}/{self._link.turns}") < self._shape.trap
 
     def _pump(self) -> None:
         """Send all that is due, and arrange to be called when more is."""
@@ -212,8 +239,7 @@ class Lane:
 
     def _watch(self) -> None:
         """Read while there is room for more, and only then."""
-        room = _HELD_MAX_DELAYED if self._shape.delay else _HELD_MAX
-        full = self._held >= room or len(self._queue) >= _CHUNKS_MAX
+        full = self._held >= self._room or len(self._queue) >= _CHUNKS_MAX
         wanted = not (full or self._ended or self._shape.shut)
         if wanted and not self._reading:
             self._loop.add_reader(self._source, self._read)
@@ -255,7 +281,17 @@ class Link:
         self._shapes = (CLEAR, CLEAR)
         self._seed = ""
         self._lanes: tuple[Lane, ...] = ()
+        self._speaker: Lane | None = None
+        self.turns = 0
+        """How often one side began to speak after the other."""
         self._closed = False
+
+    def turns_to(self, lane: Lane) -> bool:
+        """Note that bytes came in on a lane, and say whether they begin a turn."""
+        turned = self._speaker is not lane
+        self._speaker = lane
+        self.turns += turned
+        return turned
 
     def reshape(self, up: Shape, down: Shape, seed: str) -> None:
         """Let bytes travel in new shapes: upstream, downstream; the first call connects to the dependency.

@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import socket
-from functools import partial
 from types import TracebackType
 
 from hormesis.chaos.faults import Bandwidth, BlackHole, Latency, Refuse, Reset, Stream, WireFault
 from hormesis.chaos.processes import free_port
-from hormesis.chaos.pump import CLEAR, Address, Link, Shape, Tally
+from hormesis.chaos.pump import CLEAR, Address, Link, Shape, Tally, luck
 from hormesis.errors import ConfigurationError
 from hormesis.units import bytes_per_second, seconds
 
@@ -137,7 +135,7 @@ class FaultProxy:
             if hit and isinstance(fault, Reset):
                 link.reset()
             else:
-                self._shape(link, fault if hit else None, index)
+                self._shape(link, fault if hit or isinstance(fault, Reset) else None, index)
 
     def lift(self) -> None:
         """End the fault now: what is held flows, and connecting works. Without a fault, nothing changes."""
@@ -164,9 +162,7 @@ class FaultProxy:
             listener = socket.create_server((self.host, port), family=family, backlog=_BACKLOG)
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be listened on: {error.strerror}"
-            message = (
-                f"port {port} of edge {self.name!r} on {self.host!r} {why}; leave it out to have a free one chosen"
-            )
+            message = f"port {port} of edge {self.name!r} on {self.host!r} {why}; leave it out to have one chosen"
             raise ConfigurationError(message, "port") from error
         listener.setblocking(False)
         self.port = port
@@ -178,7 +174,7 @@ class FaultProxy:
             return
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.listen(_BACKLOG)
-        self._loop.add_reader(listener, self._accept, listener)
+        self._start_accepting(listener)
         self._listening = True
 
     def _refuse(self, listener: socket.socket) -> None:
@@ -190,6 +186,9 @@ class FaultProxy:
         self.affected += len(self._links)
         for link in list(self._links):
             link.reset()
+
+    def _start_accepting(self, listener: socket.socket) -> None:
+        self._loop.add_reader(listener, self._accept, listener)
 
     def _stop_accepting(self, listener: socket.socket) -> None:
         self._loop.remove_reader(listener)
@@ -214,8 +213,7 @@ class FaultProxy:
 
     def _pause_accepting(self, listener: socket.socket) -> None:
         self._stop_accepting(listener)
-        again = partial(self._loop.add_reader, listener, self._accept, listener)
-        self._pause = self._loop.call_later(_ACCEPT_PAUSE, again)
+        self._pause = self._loop.call_later(_ACCEPT_PAUSE, self._start_accepting, listener)
 
     def _admit(self, client: socket.socket) -> None:
         link = Link(client, self._addresses, (self._up, self._down), self._forget)
@@ -224,11 +222,16 @@ class FaultProxy:
         index = self._since_fault
         self._since_fault += 1
         fault = self._fault
-        hit = fault is not None and self._affects(fault, index)
-        if hit and isinstance(fault, Reset) and fault.reset == "connect":
+        if fault is None or (isinstance(fault, Reset) and fault.reset != "connect"):
+            # Which requests and answers such a reset breaks, the lanes find out one by one.
+            self.affected += fault is not None
+            self._shape(link, fault, index)
+        elif not self._affects(fault, index):
+            self._shape(link, None, index)
+        elif isinstance(fault, Reset):
             link.reset()
         else:
-            self._shape(link, fault if hit else None, index)
+            self._shape(link, fault, index)
 
     def _forget(self, link: Link) -> None:
         del self._links[link]
@@ -239,9 +242,7 @@ class FaultProxy:
 
     def _affects(self, fault: WireFault, index: int) -> bool:
         share = 1.0 if isinstance(fault, Refuse) else fault.share
-        digest = hashlib.blake2b(self._key(index).encode(), digest_size=8).digest()
-        # 53 bits, as many as a float holds: a number that is rounded up to 1 would escape a share of 1.
-        hit = (int.from_bytes(digest) >> 11) / 2**53 < share
+        hit = luck(self._key(index)) < share
         self.affected += hit
         return hit
 
@@ -259,8 +260,8 @@ def _shapes(fault: WireFault | None) -> tuple[Shape, Shape]:
             return _in(fault.stream, Shape(rate=bytes_per_second(fault.bandwidth)))
         case BlackHole():
             return _in("both", Shape(shut=True))
-        case Reset():
-            return _in("upstream" if fault.reset == "request" else "downstream", Shape(trap=True))
+        case Reset() if fault.reset != "connect":
+            return _in("upstream" if fault.reset == "request" else "downstream", Shape(trap=fault.share))
         case _:
             return CLEAR, CLEAR
 

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import tempfile
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class RunResult:
 class LoadDriver:
     """Starts the load generator, runs loads with it, and leaves nothing behind.
 
+    One task starts it and runs loads; while a run is under way, other tasks may `cancel` or `stop` it.
+
     Args:
         on_spawn: Called with the process id, which is also its process group's, as soon as it exists.
 
@@ -88,8 +91,7 @@ class LoadDriver:
 
     def __init__(self, *, on_spawn: Callable[[int], None] | None = None) -> None:
         self._on_spawn = on_spawn
-        self._process: Process | None = None
-        self._errors: IO[bytes] | None = None
+        self._generator: _Generator | None = None
         self._over: asyncio.Event | None = None
 
     async def __aenter__(self) -> Self:
@@ -108,24 +110,16 @@ class LoadDriver:
             MissingExtraError: The client library is not installed.
             HormesisError: It ended at once, or did not get ready; the message has its last lines.
         """
-        if self._process is not None:
+        if self._generator is not None:
             raise HormesisError("the load generator is already running")
         if importlib.util.find_spec("aiohttp") is None:
             raise MissingExtraError("the load generator", "gameday")
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # It is closed with the process, in `_end`.
+        self._generator = await _Generator.spawn()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "hormesis.load.generator"),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=self._errors,
-                limit=_REPORT_MAX,
-                start_new_session=True,
-            )
             if self._on_spawn is not None:
-                self._on_spawn(self._process.pid)
+                self._on_spawn(self._generator.pid)
             async with asyncio.timeout(_START_WITHIN):
-                await self._receive(self._process)
+                await self._generator.receive()
         except BaseException as error:
             await self._end()
             if isinstance(error, TimeoutError):
@@ -150,8 +144,8 @@ class LoadDriver:
             HormesisError: The generator isn't running, has another run, crashed or hung. After an error, a cancellation
                 included, the generator has been stopped; `start` begins anew.
         """
-        process = self._process
-        if process is None:
+        generator = self._generator
+        if generator is None:
             raise HormesisError("the load generator is not running; start it first")
         if self._over is not None:
             raise HormesisError("the load generator has a run under way; it does one at a time")
@@ -160,7 +154,8 @@ class LoadDriver:
         limit = asyncio.timeout(ahead + spec.duration + seconds(spec.grace, zero=True) + _OVERDUE)
         try:
             async with limit:
-                return await self._exchange(process, spec, on_samples, start_at)
+                generator.send({"run": spec.to_table(), "start_at": start_at})
+                return await _collect(generator, on_samples)
         except BaseException:
             await self._end()
             if limit.expired():
@@ -176,85 +171,110 @@ class LoadDriver:
         Requests that still wait for an answer are cut off as "unfinished". A generator that doesn't obey within two
         seconds is killed, and `run` raises.
         """
-        over, process = self._over, self._process
-        if over is None or process is None:
+        over, generator = self._over, self._generator
+        if over is None or generator is None:
             return
-        _send(process, {"stop": True})
+        generator.send({"stop": True})
         try:
             async with asyncio.timeout(_CANCEL_WITHIN):
                 await over.wait()
         except TimeoutError:
-            _kill(process)
+            generator.kill()
             await over.wait()
 
     async def stop(self) -> None:
         """Kill the process and reap it; a run that is under way raises. Stopping twice is fine."""
-        if self._over is not None and self._process is not None:
-            _kill(self._process)
-            await self._over.wait()
-        else:
+        if self._over is None:
             await self._end()
+            return
+        # The run reads the pipes, so the run sees the end, and reaps.
+        if self._generator is not None:
+            self._generator.kill()
+        await self._over.wait()
 
-    async def _exchange(
-        self,
-        process: Process,
-        spec: LoadSpec,
-        on_samples: Callable[[Samples], None] | None,
-        start_at: float | None,
-    ) -> RunResult:
-        _send(process, {"run": spec.to_table(), "start_at": start_at})
-        started = (await self._receive(process))["started"]
-        samples = Samples()
-        while "samples" in (report := await self._receive(process)):
-            batch = Samples.from_wire(report["samples"], started)
-            samples.extend(batch)
-            if on_samples is not None:
-                on_samples(batch)
-        return RunResult(samples=samples, start_at=started, **report["done"])
+    async def _end(self) -> None:
+        generator, self._generator = self._generator, None
+        if generator is not None:
+            generator.kill()
+            # The process is as good as dead; a second cancellation must not leave it unreaped.
+            await asyncio.shield(generator.reap())
 
-    async def _receive(self, process: Process) -> dict[str, Any]:
+
+async def _collect(generator: _Generator, on_samples: Callable[[Samples], None] | None) -> RunResult:
+    started = (await generator.receive())["started"]
+    samples = Samples()
+    while "samples" in (report := await generator.receive()):
+        batch = Samples.from_wire(report["samples"], started)
+        samples.extend(batch)
+        if on_samples is not None:
+            on_samples(batch)
+    return RunResult(samples=samples, start_at=started, **report["done"])
+
+
+class _Generator:
+    """The process and its pipes: lines of JSON in and out, and a file for its last words."""
+
+    __slots__ = ("_commands", "_errors", "_process", "_reports")
+
+    def __init__(self, process: Process, errors: IO[bytes]) -> None:
+        assert process.stdin is not None  # noqa: S101
         assert process.stdout is not None  # noqa: S101
-        line = await process.stdout.readline()
+        self._process = process
+        self._commands: StreamWriter = process.stdin
+        self._reports: StreamReader = process.stdout
+        self._errors = errors
+
+    @classmethod
+    async def spawn(cls) -> _Generator:
+        # A file, unlike a pipe, needs nobody to read it and can't block the one who writes.
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  # It is closed when the process is reaped.
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "hormesis.load.generator"),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=errors,
+                limit=_REPORT_MAX,
+                start_new_session=True,
+            )
+        except BaseException:
+            errors.close()
+            raise
+        return cls(process, errors)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, command: dict[str, object]) -> None:
+        self._commands.write(json.dumps(command).encode() + b"\n")
+
+    async def receive(self) -> dict[str, Any]:
+        line = await self._reports.readline()
         if not line.endswith(b"\n"):
-            code = await process.wait()
+            code = await self._process.wait()
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
             raise HormesisError(f"the load generator ended unexpectedly ({how}){self._last_lines()}")
         report: dict[str, Any] = json.loads(line)
         return report
 
     def _last_lines(self) -> str:
-        assert self._errors is not None  # noqa: S101
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - _LAST_BYTES))
         lines = self._errors.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
         return "".join(f"\n  {line}" for line in lines)
 
-    async def _end(self) -> None:
-        process, self._process = self._process, None
-        errors, self._errors = self._errors, None
-        if errors is not None:
-            errors.close()
-        if process is not None:
-            _kill(process)
-            # The process is dead already; a second cancellation must not leave it unreaped.
-            await asyncio.shield(_reap(process))
+    def kill(self) -> None:
+        # Not `Process.kill`, which polls first: that may take the exit status away from asyncio's own watcher, and a
+        # crash would then be told as "exit status 255".
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
-
-def _send(process: Process, command: dict[str, object]) -> None:
-    assert process.stdin is not None  # noqa: S101
-    process.stdin.write(json.dumps(command).encode() + b"\n")
-
-
-def _kill(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
-
-
-async def _reap(process: Process) -> None:
-    """Wait for the end of a killed process: asyncio sees it only after the last of its output was read."""
-    assert process.stdin is not None  # noqa: S101
-    assert process.stdout is not None  # noqa: S101
-    process.stdin.close()
-    while await process.stdout.read(_REPORT_MAX):
-        pass
-    await process.wait()
+    async def reap(self) -> None:
+        """Wait for the end of the killed process, which asyncio sees only when all of its output has been read."""
+        self._commands.close()
+        while await self._reports.read(_REPORT_MAX):
+            pass
+        await self._process.wait()
+        self._errors.close()

@@ -52,19 +52,14 @@ def names_in(text: str, key: str) -> set[str]:
     >>> sorted(names_in("/products/{sku}?page={n}", "path"))
     ['n', 'sku']
     """
-    accepted = "text with {names} in braces; a literal brace is doubled ('{{')"
-    names = set()
+    refused = ConfigurationError.bad_value(key, text, "text with {names} in braces; a literal brace is doubled ('{{')")
     try:
-        for _, name, form, conversion in string.Formatter().parse(text):
-            if name is None:
-                continue
-            if not name.isidentifier() or form or conversion:
-                raise ConfigurationError.bad_value(key, text, accepted)
-            names.add(name)
-    except ValueError as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        raise ConfigurationError.bad_value(key, text, accepted) from None
+        parts = list(string.Formatter().parse(text))
+    except ValueError:
+        raise refused from None
+    names = {name for _, name, _, _ in parts if name is not None}
+    if not all(name.isidentifier() for name in names) or any(form or conversion for *_, form, conversion in parts):
+        raise refused
     return names
 
 

@@ -19,7 +19,6 @@ deadline is the timeout, and counts.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
@@ -27,7 +26,7 @@ import math
 import threading
 import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hormesis.clock import Clock, Random
 from hormesis.context import TravellingDeadline, current_deadline
@@ -56,6 +55,9 @@ from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.policy.gate import Gate, Obstacle
 from hormesis.policy.threads import LeftBehind, Threads
 from hormesis.units import seconds
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Layer"]
 
@@ -274,6 +276,8 @@ class Layer:
     async def _call_timed_async(
         self, target: Callable[..., Awaitable[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
+        import asyncio  # noqa: PLC0415  whoever is here has a loop; importing hormesis must not pay for it
+
         limit, by_deadline = self._time_left()
         scope = None if by_deadline else _DeadlineScope(self.policy, self.clock, limit)
         try:
@@ -359,6 +363,8 @@ class Layer:
 
     async def _queue_async(self, obstacle: Obstacle) -> list[Permit]:
         """Stand in a part's queue without blocking the loop."""
+        import asyncio  # noqa: PLC0415
+
         since = self._now()
         loop = asyncio.get_running_loop()
         while True:
@@ -432,6 +438,8 @@ class Layer:
     ) -> Any:
         if fallback.function is None:
             return self._answered(error, fallback.value)
+        import asyncio  # noqa: PLC0415
+
         try:
             answer = fallback.function(*args, **kwargs)
             if inspect.isawaitable(answer):

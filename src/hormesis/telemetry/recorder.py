@@ -6,8 +6,6 @@ events are dropped and counted, and the count is written once there is room: a r
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import queue
 import threading
@@ -24,7 +22,6 @@ EVENTS_VARIABLE = "HORMESIS_EVENTS"
 
 _QUEUED_MAX = 10_000
 _FLUSH_SECONDS = 0.2
-_log = logging.getLogger("hormesis.telemetry")
 
 
 def record_events(path: str | os.PathLike[str] | None = None, *, events: EventBus = bus) -> Callable[[], None]:
@@ -82,9 +79,14 @@ class _Recorder:
                 while (event := self._queue.get()) is not None:
                     self._append(file, event)
         except OSError as error:
-            _log.warning("can't record events in %s: %s; recording has ended", self._path, error)
+            import logging  # noqa: PLC0415  only a broken disk needs it
+
+            log = logging.getLogger("hormesis.telemetry")
+            log.warning("can't record events in %s: %s; recording has ended", self._path, error)
 
     def _append(self, file: IO[str], event: Event) -> None:
+        import json  # noqa: PLC0415  most processes record nothing
+
         lines = [event.as_dict()]
         while not self._queue.empty():
             following = self._queue.get_nowait()

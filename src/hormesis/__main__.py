@@ -1,0 +1,7 @@
+"""`python -m hormesis` is the `hormesis` command."""
+
+import sys
+
+from hormesis.cli import main
+
+sys.exit(main())

@@ -1,0 +1,95 @@
+"""The `hormesis` command.
+
+Exit status: 0 all is well, 1 it ran and something does not hold (an objective, a lint rule), 2 it could not be done as
+asked, with one line that says why; 130 and 143 after Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import hormesis
+from hormesis.errors import HormesisError
+
+__all__ = ["main"]
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    options = _parser().parse_args(argv)
+    command: Command = options.command
+    try:
+        return command(options)
+    except HormesisError as error:
+        print(f"hormesis: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read the output has gone; Python would complain of that on its way out
+        return 141
+    except KeyboardInterrupt:
+        print("hormesis: interrupted; nothing is left running", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hormesis", description="Protect services with resilience patterns, and prove it under stress."
+    )
+    parser.add_argument("--version", action="version", version=f"hormesis {hormesis.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    gameday = commands.add_parser("gameday", help="stress a system and see which failure modes it survives")
+    gameday.add_argument("file", help="the experiment, a TOML file")
+    gameday.add_argument(
+        "--seed", type=int, help="instead of the file's; the same seed gives the same arrivals and doses"
+    )
+    gameday.add_argument(
+        "--only", action="append", default=[], metavar="STRESS", help="run this stress; may be repeated"
+    )
+    gameday.add_argument("--all", action="store_true", help="run every stress of the file, not just its tour")
+    gameday.add_argument("--arm", action="append", default=[], metavar="ARM", help="run this arm; may be repeated")
+    gameday.add_argument("--out", default="gameday-report", metavar="DIR", help="where the report goes (%(default)s)")
+    gameday.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
+    gameday.set_defaults(command=_gameday)
+
+    lint = commands.add_parser("lint", help="find combinations in a policy file that can't work as meant")
+    lint.add_argument("file", help="a policy file")
+    lint.set_defaults(command=_lint)
+
+    explain = commands.add_parser("explain", help="print policies in words: order, reasons, worst case")
+    explain.add_argument("file", help="a policy file")
+    explain.add_argument("policy", nargs="*", help="names of policies; all by default")
+    explain.set_defaults(command=_explain)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of a file format, for editors and CI")
+    schema.add_argument("format", nargs="?", choices=("policies", "gameday"), default="policies")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _gameday(options: argparse.Namespace) -> int:
+    from hormesis.cli.gameday import run  # noqa: PLC0415  each command loads only what it needs
+
+    return run(options)
+
+
+def _lint(options: argparse.Namespace) -> int:
+    from hormesis.cli.policies import lint_file  # noqa: PLC0415
+
+    return lint_file(options.file)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from hormesis.cli.policies import explain_file  # noqa: PLC0415
+
+    return explain_file(options.file, options.policy)
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from hormesis.cli.policies import print_schema  # noqa: PLC0415
+
+    return print_schema(options.format)

@@ -1,0 +1,511 @@
+"""The experiment file: a system, its load, its objectives, and the stresses that it is to live through.
+
+    title = "The shop"
+    seed = 7
+
+    [run]                                   # how long each phase of a stress lasts
+    calm = "3s"
+    dose = "6s"
+    recovery = "5s"
+
+    [system.process.shop]                   # a process; {port} is a free one, {dir} a scratch folder
+    command = "uvicorn shop:app --port {port}"
+    ready = "/healthz"
+
+    [system.edge.payments]                  # a proxy between two processes; its address reaches the caller by env
+    from = "shop"
+    to = "payments"
+    env = { PAYMENTS_URL = "http://{host}:{port}" }
+
+    [load]
+    to = "shop"
+    rate = "60/s"
+    [[load.request]]
+    name = "browse"
+    get = "/products/{sku}"
+    values = { sku = { from = 1, to = 50 } }
+
+    [arm.bare]                              # the same system, set up in different ways
+    [arm.protected]
+    env = { SHOP_POLICIES = "policies.toml" }
+    judged = true
+
+    [objective.browse]                      # what must hold in calm, contained and recovered ...
+    success = 0.99
+    p99 = "250ms"
+    contained = { answered = 0.99 }         # ... unless a phase says otherwise
+
+    [[stress]]
+    name = "payments slow"
+    edge = "payments"
+    fault = { latency = "2s" }
+
+The classes below are that file, and their docstrings its reference. `load_experiment` reads it and checks what no
+single table can know: that names refer to something, and that every stress says where it is dosed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from hormesis import tables
+from hormesis.chaos import Fault, Kill, Pause, Spike, fault_from
+from hormesis.errors import ConfigurationError
+from hormesis.gameday.results import Phase
+from hormesis.load import ArrivalProcess, Request
+from hormesis.tables import Settings
+from hormesis.units import Duration, Rate, per_second, seconds
+
+__all__ = [
+    "Abort",
+    "Arm",
+    "Edge",
+    "Experiment",
+    "Limits",
+    "Load",
+    "Objective",
+    "ProcessTable",
+    "Run",
+    "Stress",
+    "load_experiment",
+    "schema",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessTable(Settings):
+    """`[system.process.NAME]`: a process of the system.
+
+    Attributes:
+        command: What to run, without a shell; `{port}`, `{host}` and `{dir}` (a scratch folder) are filled in.
+        env: Variables for it, with the same placeholders.
+        ready: The HTTP path that answers 2xx once it is ready; without one, it is ready when its port accepts.
+        ready_within: The time it has for that.
+        restart_after: How long after an unexpected end it is started again; left out: only when its stress is over.
+        port: A port of its own choice; left out: a free one.
+    """
+
+    command: str
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ready: str | None = None
+    ready_within: Duration = 20.0
+    restart_after: Duration | None = None
+    port: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.command.strip():
+            raise ConfigurationError.bad_value("command", self.command, "a command to run")
+        seconds(self.ready_within, "ready_within")
+        if self.restart_after is not None:
+            seconds(self.restart_after, "restart_after", zero=True)
+        if self.port is not None and not 0 < self.port < 65536:
+            raise ConfigurationError.bad_value("port", self.port, "a port from 1 to 65535")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Edge(Settings):
+    """`[system.edge.NAME]`: who calls whom, over a proxy that can fail.
+
+    Attributes:
+        from_: The process that calls.
+        to: The process that is called, or `host:port` of something that runs already.
+        env: How the proxy's address reaches the caller; `{host}` and `{port}` are the proxy's.
+        port: A port of its own choice for the proxy; left out: a free one.
+    """
+
+    from_: str
+    to: str
+    env: Mapping[str, str]
+    port: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class System(Settings):
+    """`[system]`: the processes and the edges between them."""
+
+    process: Mapping[str, ProcessTable]
+    edge: Mapping[str, Edge] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTable(Settings):
+    """`[[load.request]]`: one kind of request in the mix.
+
+    Attributes:
+        name: What objectives and tables call it.
+        get, post, put, patch, delete: The path, under the key of its method; exactly one.
+        weight: Its share of the arrivals, relative to the others.
+        headers, json: Sent with it, with placeholders.
+        values: What each placeholder is drawn from: a list, or `{ from = 1, to = 50 }`; `{n}` and `{uuid}` need none.
+        expect: The status, or statuses, of a full answer; left out: 200 to 299.
+    """
+
+    name: str
+    get: str | None = None
+    post: str | None = None
+    put: str | None = None
+    patch: str | None = None
+    delete: str | None = None
+    weight: float = 1.0
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    json: Any = None
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    expect: int | Sequence[int] | None = None
+
+    _METHODS: ClassVar[tuple[str, ...]] = ("get", "post", "put", "patch", "delete")
+
+    def __post_init__(self) -> None:
+        self.request()
+
+    def request(self) -> Request:
+        """Return the request that the load generator sends."""
+        named = [method for method in self._METHODS if getattr(self, method) is not None]
+        if len(named) != 1:
+            given = ", ".join(named) or "none"
+            raise ConfigurationError(f"request {self.name!r} takes one of {', '.join(self._METHODS)}; it has {given}")
+        return Request(
+            self.name,
+            method=named[0].upper(),
+            path=getattr(self, named[0]),
+            weight=self.weight,
+            headers=self.headers,
+            json=self.json,
+            values={name: _plain(values) for name, values in self.values.items()},
+            expect=self.expect,
+        )
+
+
+def _plain(values: Any) -> Any:
+    """A range as the load generator knows it; reading the file gave its key `from` the name of a field."""
+    if isinstance(values, Mapping):
+        return {str(key).removesuffix("_"): value for key, value in values.items()}
+    return values
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Load(Settings):
+    """`[load]`: an open loop; requests arrive by schedule, whatever becomes of them.
+
+    Attributes:
+        to: The process that gets it.
+        rate: Arrivals a second, as a number or like `"60/s"`.
+        request: The mix.
+        arrivals: `"poisson"`, as independent callers do, or `"constant"`.
+        timeout: A caller's patience.
+        degraded_header: The header by which a service marks an answer that is worth less than what was asked for.
+    """
+
+    to: str
+    rate: Rate
+    request: Sequence[RequestTable]
+    arrivals: ArrivalProcess = "poisson"
+    timeout: Duration = 10.0
+    degraded_header: str = "x-degraded"
+
+    def __post_init__(self) -> None:
+        per_second(self.rate, "rate")
+        seconds(self.timeout, "timeout")
+        if not self.request:
+            raise ConfigurationError.bad_value("request", list(self.request), "at least one [[load.request]]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Arm(Settings):
+    """`[arm.NAME]`: one way to set the system up.
+
+    Attributes:
+        env: Variables for all of its processes.
+        judged: Whether the exit status depends on it; left out: every arm but the one called `bare`.
+    """
+
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    judged: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Settings):
+    """What must hold for a route.
+
+    Attributes:
+        success: Least share of full answers.
+        answered: Least share of answers, full or degraded.
+        p50, p99: Longest latency at that quantile, failures included: the time a caller waits for whatever comes.
+    """
+
+    success: float | None = None
+    answered: float | None = None
+    p50: Duration | None = None
+    p99: Duration | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("success", "answered"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigurationError.bad_value(name, value, "a share from 0 to 1")
+        for name in ("p50", "p99"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, seconds(value, name))
+
+    def under(self, other: Limits | None) -> Limits:
+        """Return these limits with those that `other` sets in their place."""
+        if other is None:
+            return self
+        mine, others = self.limits(), other.limits()
+        return Limits(**{**mine, **others})
+
+    def limits(self) -> dict[str, Any]:
+        """The limits that are set."""
+        names = (field.name for field in dataclasses.fields(Limits))
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Objective(Limits):
+    """`[objective.ROUTE]`: what must hold in calm, contained and recovered, with changes for single phases.
+
+    Nothing is asked of detection and recovering unless their own tables say so.
+    """
+
+    calm: Limits | None = None
+    detection: Limits | None = None
+    contained: Limits | None = None
+    recovering: Limits | None = None
+    recovered: Limits | None = None
+
+    def __post_init__(self) -> None:
+        Limits.__post_init__(self)
+
+    def at(self, phase: Phase) -> Limits:
+        """Return what must hold in a phase."""
+        special: Limits | None = getattr(self, phase.value)
+        asked_by_default = phase not in (Phase.DETECTION, Phase.RECOVERING)
+        return (Limits(**self.limits()) if asked_by_default else Limits()).under(special)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Stress(Settings):
+    """`[[stress]]`: one fault, dosed at one place.
+
+    Attributes:
+        name: What tables call it.
+        about: Why, for readers of the report.
+        edge, process: Where the fault acts; neither for a fault of the load.
+        fault: What is dosed, such as `{ latency = "2s" }`.
+        objective: Changes to the objectives under this stress.
+        calm, dose, recovery: Its own durations.
+    """
+
+    name: str
+    fault: Mapping[str, Any]
+    about: str = ""
+    edge: str | None = None
+    process: str | None = None
+    objective: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
+    calm: Duration | None = None
+    dose: Duration | None = None
+    recovery: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError.bad_value("name", self.name, "a short name of letters, digits, spaces, '_.-'")
+        for name in ("calm", "dose", "recovery"):
+            if getattr(self, name) is not None:
+                seconds(getattr(self, name), name)
+        fault = self.what
+        if isinstance(fault, Spike):
+            wanted, given = "neither edge nor process (it is a fault of the load)", self.edge or self.process
+            fits = given is None
+        elif isinstance(fault, Kill | Pause):
+            wanted, fits = 'process = "…"', self.process is not None and self.edge is None
+        else:
+            wanted, fits = 'edge = "…"', self.edge is not None and self.process is None
+        if not fits:
+            raise ConfigurationError(f"stress {self.name!r}: its fault {dict(self.fault)!r} takes {wanted}", "fault")
+
+    @property
+    def what(self) -> Fault:
+        """The fault."""
+        return fault_from(self.fault)
+
+    @property
+    def target(self) -> str:
+        """Where it is dosed, in words."""
+        if self.edge is not None:
+            return f"edge {self.edge}"
+        return "load" if self.process is None else f"process {self.process}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Settings):
+    """`[run]`: the course of every stress.
+
+    Attributes:
+        calm, dose, recovery: How long each lasts.
+        detection: The first part of the dose, in which a system may still find out.
+        recover_within: The first part of the recovery, in which it may still come back.
+        arms: `"together"`: all arms live through the same seconds, so that the host's noise hits them alike;
+            `"in turn"`: one after the other, so that none disturbs another.
+        tour: The stresses that a run without further words goes through; left out: all.
+    """
+
+    calm: Duration = 3.0
+    dose: Duration = 6.0
+    recovery: Duration = 5.0
+    detection: Duration = 2.0
+    recover_within: Duration = 2.0
+    arms: Literal["together", "in turn"] = "together"
+    tour: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("calm", "dose", "recovery"):
+            seconds(getattr(self, name), name)
+        for part, whole in (("detection", "dose"), ("recover_within", "recovery")):
+            length = seconds(getattr(self, part), part, zero=True)
+            if length >= seconds(getattr(self, whole), whole):
+                raise ConfigurationError.bad_value(part, getattr(self, part), f"less than the {whole}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Abort(Settings):
+    """`[abort]`: when a dose is ended early.
+
+    Attributes:
+        answered: Fewer answers than this share, full or degraded, ...
+        over: ... among the requests that ended in so long a time, end the dose at once.
+        then: `"next"` lets the arm recover and goes on with the next stress, `"stop"` ends the game day.
+    """
+
+    answered: float
+    over: Duration = 3.0
+    then: Literal["next", "stop"] = "next"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.answered <= 1:
+            raise ConfigurationError.bad_value("answered", self.answered, "a share above 0 and at most 1")
+        seconds(self.over, "over")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment(Settings):
+    """A whole file; see the module's docstring."""
+
+    system: System
+    load: Load
+    stress: Sequence[Stress]
+    title: str = "Game day"
+    seed: int = 1
+    run: Run = dataclasses.field(default_factory=Run)
+    arm: Mapping[str, Arm] = dataclasses.field(default_factory=lambda: {"system": Arm()})
+    objective: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
+    abort: Abort | None = None
+
+    def __post_init__(self) -> None:
+        processes, edges = self.system.process, self.system.edge
+        routes = [request.name for request in self.load.request]
+        _known("load.to", "process", self.load.to, processes)
+        for name in (*processes, *edges, *self.arm):
+            if not _NAME.fullmatch(name):
+                raise ConfigurationError(f"the name {name!r} takes letters, digits, spaces, '_.-', 64 at most")
+        for name, edge in edges.items():
+            _known(f"system.edge.{name}.from", "process", edge.from_, processes)
+            if ":" not in edge.to:
+                _known(f"system.edge.{name}.to", "process", edge.to, processes)
+        _unique("load.request", routes)
+        _unique("stress", [stress.name for stress in self.stress])
+        for route in self.objective:
+            _known("objective", "request", route, routes)
+        for stress in self.stress:
+            where = f"stress {stress.name!r}"
+            if stress.edge is not None:
+                _known(f"{where}: edge", "edge", stress.edge, edges)
+            if stress.process is not None:
+                _known(f"{where}: process", "process", stress.process, processes)
+            for route in stress.objective:
+                _known(f"{where}: objective", "request", route, routes)
+            self.lengths(stress)
+        if not self.stress:
+            raise ConfigurationError.bad_value("stress", [], "at least one [[stress]]")
+        if not self.arm:
+            raise ConfigurationError.bad_value("arm", {}, "at least one [arm.NAME]")
+        for name in self.run.tour or ():
+            _known("run.tour", "stress", name, [stress.name for stress in self.stress])
+
+    @property
+    def judged(self) -> list[str]:
+        """The arms that decide the exit status."""
+        return [name for name, arm in self.arm.items() if (name != "bare" if arm.judged is None else arm.judged)]
+
+    def lengths(self, stress: Stress) -> tuple[float, float, float]:
+        """Return the seconds of calm, dose and recovery of a stress."""
+        run = self.run
+        calm, dose, recovery = (
+            seconds(own if own is not None else general)
+            for own, general in ((stress.calm, run.calm), (stress.dose, run.dose), (stress.recovery, run.recovery))
+        )
+        if dose <= seconds(run.detection, zero=True) or recovery <= seconds(run.recover_within, zero=True):
+            raise ConfigurationError(
+                f"stress {stress.name!r}: its dose takes more than run.detection, and its recovery more than "
+                "run.recover_within"
+            )
+        return calm, dose, recovery
+
+    def limits(self, stress: Stress, route: str, phase: Phase) -> Limits:
+        """Return what must hold for a route in a phase of a stress."""
+        general = self.objective.get(route, Objective()).at(phase)
+        own = stress.objective.get(route)
+        return general if own is None else general.under(own.at(phase))
+
+    def chosen(self, only: Iterable[str] = (), *, everything: bool = False) -> list[Stress]:
+        """Return the stresses of a run: those named, or all, or the tour."""
+        names = list(only) or (None if everything else self.run.tour)
+        if names is None:
+            return list(self.stress)
+        for name in names:
+            _known("--only", "stress", name, [stress.name for stress in self.stress])
+        return [stress for stress in self.stress if stress.name in set(names)]
+
+
+def _known(key: str, what: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        error = ConfigurationError.unknown(what, name, known)
+        raise ConfigurationError(f"{key}: {error.message}", key)
+
+
+def _unique(key: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"{key}: the name {name!r} stands twice; names are unique", key)
+
+
+def load_experiment(path: str | os.PathLike[str]) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        ConfigurationError: There is no such file, or something in it can't be meant; the message names file, key and
+            value, and what would be accepted.
+        MissingExtraError: The extra `gameday` is not installed.
+    """
+    try:
+        return tables.read(Experiment, tables.read_toml(path), "")
+    except ConfigurationError as error:
+        if error.message.startswith(str(path)):
+            raise
+        raise tables.in_file(path, error) from None
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of an experiment file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **tables.schema(Experiment)}
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The folder in which an experiment's processes run."""
+    return Path(path).resolve().parent

@@ -1,0 +1,123 @@
+"""The report in a terminal: a table with a row for each stress and arm, then what it comes to in words.
+
+The rows of a stress stand under its name, in columns that keep their place from stress to stress: so the name costs the
+columns nothing, and the table fits into 80 characters. What is left of the width goes to the errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hormesis.errors import MissingExtraError
+from hormesis.gameday.report import words
+from hormesis.gameday.results import GameDay, Outcome, StressResult, Verdict
+
+try:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+except ImportError as error:
+    raise MissingExtraError("hormesis.gameday.report", "gameday") from error
+
+__all__ = ["STYLES", "print_report", "text"]
+
+STYLES = {
+    Verdict.SURVIVED: "bold green",
+    Verdict.DEGRADED: "bold yellow",
+    Verdict.FAILED: "bold red",
+    Verdict.INCONCLUSIVE: "bold magenta",
+}
+"""How each verdict looks; the word is always there too."""
+
+_ARM_WIDTH_MAX = 16
+_KINDS_SHOWN = 3
+
+
+def print_report(gameday: GameDay, console: Console, page: str | Path | None = None) -> None:
+    """Print the table, the summary, and which parts of the policies acted.
+
+    Args:
+        gameday: The findings.
+        console: Where to; rich leaves out colours when it is no terminal.
+        page: The HTML page, to be pointed to.
+    """
+    console.print(text(gameday.title, "bold"))
+    console.print(
+        text(f"{gameday.rate:g} requests/s; figures of the phase in which the damage should be contained", "dim")
+    )
+    console.print()
+    console.print(_columns(gameday, heading=True))
+    for stress in gameday.stresses:
+        console.print(text(stress.name, "bold").append_text(text(f"  {stress.target}: {stress.fault}", "dim")))
+        console.print(_rows(gameday, stress))
+    console.print()
+    console.print(text(words.headline(gameday), "bold"))
+    for said in words.summary(gameday):
+        console.print(text(said))
+    _section(console, "Missed", _missed(gameday))
+    _section(console, "What acted", _acted(gameday))
+    console.print()
+    if page is not None:
+        console.print(text(f"Report: {page}"), soft_wrap=True)
+    console.print(text(f"Repeat: {words.command(gameday)}", "dim"), soft_wrap=True)
+
+
+def text(said: object, style: str = "") -> Text:
+    """Return text that is printed as it is: no markup is read in it, and no control character is let through."""
+    return Text("".join(char if char.isprintable() else " " for char in str(said)), style)
+
+
+def _columns(gameday: GameDay, *, heading: bool) -> Table:
+    """Return a table whose columns stand where those of its siblings stand: all but the last have fixed widths."""
+    table = Table(box=None, expand=True, show_header=heading, pad_edge=False, header_style="dim")
+    arm_width = min(_ARM_WIDTH_MAX, max(map(len, gameday.arms), default=0))
+    verdicts = {outcome.verdict for stress in gameday.stresses for outcome in stress.outcomes.values()}
+    table.add_column(width=arm_width + 2, no_wrap=True)
+    table.add_column(width=max(map(len, verdicts), default=0), no_wrap=True)
+    for name, width in (("goodput", 7), ("degraded", 8), ("p50", 7), ("p99", 7), ("back after", 8)):
+        table.add_column(name, width=width, justify="right")
+    table.add_column("errors", ratio=1)
+    return table
+
+
+def _rows(gameday: GameDay, stress: StressResult) -> Table:
+    table = _columns(gameday, heading=False)
+    for outcome in stress.outcomes.values():
+        stats = words.stats_of(outcome)
+        back = outcome.recovered_after
+        table.add_row(
+            text(f"  {outcome.arm}"),
+            text(outcome.verdict, STYLES[outcome.verdict]),
+            words.percent(words.goodput(stats)),
+            words.percent(words.degraded_share(stats)),
+            words.duration(stats.p50),
+            words.duration(stats.p99),
+            "never" if back is None else words.duration(back),
+            text(words.errors(stats, _KINDS_SHOWN)),
+        )
+    return table
+
+
+def _missed(gameday: GameDay) -> Iterator[str]:
+    for stress in gameday.stresses:
+        for arm in gameday.judged:
+            if not stress.outcomes[arm].verdict.held:
+                yield f"{stress.name}: {words.what_happened(stress.outcomes[arm])}"
+
+
+def _acted(gameday: GameDay) -> Iterator[str]:
+    for stress in gameday.stresses:
+        for outcome in stress.outcomes.values():
+            for said in words.acted(outcome):
+                yield f"{stress.name}: {outcome.arm}: {said}"
+
+
+def _section(console: Console, title: str, lines: Iterator[str]) -> None:
+    said = list(lines)
+    if said:
+        console.print()
+        console.print(Text(title, "bold"))
+    for line in said:
+        console.print(Padding(text(line), (0, 0, 0, 2)))

@@ -1,0 +1,292 @@
+"""The findings in words: pure functions from a game day to sentences, shared by the terminal and the page.
+
+Two rules of honesty. A number is rounded to its unflattering side, so that 98.96 % never reads as the 99 % that was
+wanted. And of a policy's parts it is only said that they *acted*: which of them made the difference, one run with all
+of them in force can't show.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+
+from hormesis.gameday.results import Acted, Check, GameDay, Outcome, Phase, RouteStats, StressResult, Verdict
+from hormesis.units import format_seconds
+
+__all__ = [
+    "acted",
+    "command",
+    "degraded_share",
+    "duration",
+    "errors",
+    "goodput",
+    "headline",
+    "metric",
+    "percent",
+    "recovery",
+    "standing",
+    "stats_of",
+    "summary",
+    "what_happened",
+]
+
+_NO_NUMBER = "–"
+_MISSED_SHOWN = 3
+_ERROR_KIND_LENGTH = 40
+
+_VERDICTS = {
+    Verdict.SURVIVED: "survives it",
+    Verdict.DEGRADED: "survives it with degraded answers",
+    Verdict.FAILED: "does not survive it",
+    Verdict.INCONCLUSIVE: "inconclusive",
+}
+
+_NO_REQUESTS = RouteStats(
+    requests=0, full=0, degraded=0, failed=0, good=0, p50=math.nan, p99=math.nan, errors={}, histogram=""
+)
+
+
+def stats_of(outcome: Outcome, phase: Phase = Phase.CONTAINED, route: str = "") -> RouteStats:
+    """Return the figures of a phase and route; those of no requests where there are none, as after an early end."""
+    return outcome.stats.get(phase, {}).get(route, _NO_REQUESTS)
+
+
+def goodput(stats: RouteStats) -> float:
+    """Return the share of requests that got a full answer inside its objective; not a number without requests."""
+    return stats.good / stats.requests if stats.requests else math.nan
+
+
+def degraded_share(stats: RouteStats) -> float:
+    """Return the share of requests that got a degraded answer; not a number without requests."""
+    return stats.degraded / stats.requests if stats.requests else math.nan
+
+
+def percent(share: float) -> str:
+    """Write a share, rounded down: all of it is 100 %, and nothing less is.
+
+    >>> percent(0.03), percent(0.9896), percent(0.99996), percent(1.0), percent(0.0002)
+    ('3 %', '98.9 %', '99.99 %', '100 %', '<0.1 %')
+    """
+    if not math.isfinite(share):
+        return _NO_NUMBER
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    steps = 100 if share >= 0.99 else 10
+    # Rounding first takes away what binary fractions add or leave: 0.57 * 1000 is 569.9999.
+    return f"{math.floor(round(share * 100 * steps, 6)) / steps:g} %"
+
+
+def duration(value: float) -> str:
+    """Write a duration, rounded up to two or three digits.
+
+    >>> duration(0.0123), duration(0.2501), duration(5.0), duration(2.345), duration(90)
+    ('13 ms', '251 ms', '5.0 s', '2.35 s', '1m30s')
+    """
+    if not math.isfinite(value):
+        return _NO_NUMBER
+    if value < 0.01:
+        return f"{_up(value * 1000, 1):g} ms"
+    if value < 1:
+        return f"{_up(value * 1000, 0):g} ms"
+    if value < 10:
+        return f"{_up(value, 2):.2f}".removesuffix("0") + " s"
+    return f"{_up(value, 1):g} s" if value < 60 else format_seconds(value)
+
+
+def _up(value: float, digits: int) -> float:
+    return math.ceil(round(value * 10**digits, 6)) / 10**digits
+
+
+def metric(name: str, value: float) -> str:
+    """Write the value of a check's metric: latencies as durations, all else as shares."""
+    return duration(value) if name.startswith("p") else percent(value)
+
+
+def errors(stats: RouteStats, shown: int) -> str:
+    """List the most frequent kinds of failure with their counts, and sum up the others."""
+    kinds = sorted(stats.errors.items(), key=lambda kind: -kind[1])
+    listed = [f"{_shortened(kind)} {count}" for kind, count in kinds[:shown]]
+    if rest := kinds[shown:]:
+        listed.append(f"{_counted(len(rest), 'other kind')} {sum(count for _, count in rest)}")
+    return ", ".join(listed)
+
+
+def standing(gameday: GameDay, stresses: Sequence[StressResult]) -> Verdict:
+    """Return the worst verdict of the judged arms; what is not known is worse than what held."""
+    order = (Verdict.SURVIVED, Verdict.DEGRADED, Verdict.INCONCLUSIVE, Verdict.FAILED)
+    verdicts = [stress.outcomes[arm].verdict for stress in stresses for arm in gameday.judged]
+    return max(verdicts, key=order.index, default=Verdict.INCONCLUSIVE)
+
+
+def headline(gameday: GameDay) -> str:
+    """Say in one sentence whether the judged arms hold their objectives."""
+    if not gameday.stresses:
+        return "Nothing was stressed."
+    if not gameday.judged:
+        return "No arm was judged."
+    arms = _and(gameday.judged)
+    hold, miss = ("holds its", "misses its") if len(gameday.judged) == 1 else ("hold their", "miss their")
+    total = _counted(len(gameday.stresses), "stress", "stresses")
+    worst = [standing(gameday, [stress]) for stress in gameday.stresses]
+    failed, unknown = worst.count(Verdict.FAILED), worst.count(Verdict.INCONCLUSIVE)
+    degraded = worst.count(Verdict.DEGRADED)
+    if failed:
+        apart = f"; {unknown} inconclusive" if unknown else ""
+        return f"{arms} {miss} objectives under {failed} of {total}{apart}."
+    if unknown:
+        return f"Whether {arms} {hold} objectives can't be told: {unknown} of {total} inconclusive."
+    apart = f", under {degraded} of them with degraded answers" if degraded else ""
+    return f"{arms} {hold} objectives under {total}{apart}."
+
+
+def summary(gameday: GameDay) -> list[str]:
+    """Say which failure modes each arm survives, arms that are not judged first; then what is not known."""
+    controls = [arm for arm in gameday.arms if arm not in gameday.judged]
+    said = [_survival(gameday, arm) for arm in (*controls, *gameday.judged) if gameday.stresses]
+    unknown = [
+        f"{stress.name} for {outcome.arm}{_reasons(outcome, before=' (', after=')')}"
+        for stress in gameday.stresses
+        for outcome in stress.outcomes.values()
+        if outcome.verdict is Verdict.INCONCLUSIVE
+    ]
+    if unknown:
+        said.append(f"Inconclusive: {'; '.join(unknown)}.")
+    if gameday.left_out:
+        said.append(f"Left out of this run: {_and(gameday.left_out)}.")
+    return said
+
+
+def _survival(gameday: GameDay, arm: str) -> str:
+    verdicts = [(stress.name, stress.outcomes[arm].verdict) for stress in gameday.stresses]
+    failed = [name for name, verdict in verdicts if verdict is Verdict.FAILED]
+    degraded = [name for name, verdict in verdicts if verdict is Verdict.DEGRADED]
+    held = sum(verdict.held for _, verdict in verdicts)
+    said = f"{arm} survives {held} of {_counted(len(verdicts), 'failure mode')}"
+    said += f" ({_and(degraded)} with degraded answers)" if degraded else ""
+    said += f"; it does not survive {_and(failed)}" if failed else ""
+    return said + "."
+
+
+def what_happened(outcome: Outcome) -> str:
+    """Say what a stress did to an arm: the verdict and what it rests on, the way back, and an early end."""
+    missed = _missed([check for check in outcome.checks if check.held is False])
+    match outcome.verdict:
+        case Verdict.FAILED if missed:
+            why = f": {missed}"
+        case Verdict.SURVIVED | Verdict.DEGRADED:
+            why = f": {_contained(stats_of(outcome))}"
+        case _:
+            why = _reasons(outcome, before=": ")
+    said = [f"{outcome.arm}: {_VERDICTS[outcome.verdict]}{why}", recovery(outcome)]
+    if outcome.aborted:
+        said.append(f"the dose was ended early: {outcome.aborted.rstrip('.')}")
+    return "; ".join(said)
+
+
+def recovery(outcome: Outcome) -> str:
+    """Say when answers were back to normal."""
+    after = outcome.recovered_after
+    if after is None:
+        return "not seen back to normal"
+    return f"back to normal {duration(after)} after the dose" if after > 0 else "back to normal at the dose's end"
+
+
+def _contained(stats: RouteStats) -> str:
+    if not stats.requests:
+        return "no requests in contained"
+    degraded = f", {percent(degraded_share(stats))} degraded" if stats.degraded else ""
+    return f"goodput {percent(goodput(stats))}{degraded} in contained, p99 {duration(stats.p99)}"
+
+
+def _missed(checks: Sequence[Check]) -> str:
+    """List missed objectives; those of one route and phase name them once."""
+    said: list[str] = []
+    for (route, phase), group in itertools.groupby(
+        checks[:_MISSED_SHOWN], key=lambda check: (check.route, check.phase)
+    ):
+        for i, check in enumerate(group):
+            who, when = ("", "") if i else (f"{route or 'all requests'} ", f" in {phase}")
+            measured, wanted = metric(check.metric, check.measured), metric(check.metric, check.wanted)
+            said.append(f"{who}{check.metric} {measured}{when} (objective {wanted})")
+    if more := checks[_MISSED_SHOWN:]:
+        said.append(f"and {_counted(len(more), 'other objective')} missed")
+    return ", ".join(said)
+
+
+def acted(outcome: Outcome) -> list[str]:
+    """Say what the parts of each policy did, a sentence for each policy and process."""
+    where = {(part.process, part.policy) for part in outcome.acted}
+    policies = [policy for _, policy in where]
+    said: dict[tuple[str, str], list[str]] = {}
+    for part in outcome.acted:
+        if done := _done(part):
+            said.setdefault((part.process, part.policy), []).append(done)
+    return [
+        f"{policy}{f' in {process}' if policies.count(policy) > 1 else ''}: {'; '.join(parts)}"
+        for (process, policy), parts in said.items()
+    ]
+
+
+def _done(part: Acted) -> str:
+    """Say what one part did, such as "the circuit breaker opened 2x, first after 0.8 s"; nothing if it did nothing."""
+    phrases = [_phrase(part.part, key, count) for key, count in part.counts.items() if count]
+    if not phrases:
+        return ""
+    who = part.part if part.part == "retry" else f"the {part.part.replace('_', ' ')}"
+    return f"{who} {_and(phrases)}{_first(part.first)}"
+
+
+def _phrase(part: str, key: str, count: int) -> str:
+    match part, key:
+        case "retry", "retried":
+            return f"made {_counted(count, 'more attempt')}"
+        case "retry", "succeeded":
+            return f"{count:,} of them brought the answer"
+        case "retry", "gave up":
+            return f"gave up on {_counted(count, 'call')}"
+        case "timeout", "cut off":
+            return f"cut off {_counted(count, 'attempt')}"
+        case "fallback", "had no answer":
+            return f"had no answer for {_counted(count, 'call')}"
+        case _, "refused" | "queued" | "cut off" | "answered":
+            return f"{key} {_counted(count, 'call')}"
+        case _:
+            return f"{key} {count:,}x"
+
+
+def _first(first: float) -> str:
+    if not math.isfinite(first):
+        return ""
+    return f", first {duration(-first)} before the dose" if first < 0 else f", first after {duration(first)}"
+
+
+def command(gameday: GameDay) -> str:
+    """Return the command that repeats the game day."""
+    return f"hormesis gameday {shlex.quote(gameday.file)}"
+
+
+def _reasons(outcome: Outcome, *, before: str, after: str = "") -> str:
+    reasons = "; ".join(reason.rstrip(".") for reason in outcome.reasons)
+    return f"{before}{reasons}{after}" if reasons else ""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _ERROR_KIND_LENGTH else text[: _ERROR_KIND_LENGTH - 1] + "…"
+
+
+def _counted(count: int, noun: str, plural: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def _and(names: Iterable[str]) -> str:
+    """Join names as a sentence does.
+
+    >>> _and(["a"]), _and(["a", "b"]), _and(["a", "b", "c"])
+    ('a', 'a and b', 'a, b, and c')
+    """
+    *others, last = names
+    if not others:
+        return last
+    return f"{', '.join(others)}{',' if len(others) > 1 else ''} and {last}"

@@ -1,0 +1,241 @@
+"""What a game day found: plain values, made by the runner, judged by `verdict`, read by every report.
+
+Times are monotonic seconds; those of phases and timelines are relative to the start of the stress's load, so that the
+arms can be laid over each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+
+from hormesis.load import Samples
+
+__all__ = [
+    "Acted",
+    "Bin",
+    "Check",
+    "GameDay",
+    "Outcome",
+    "Phase",
+    "RouteStats",
+    "StressResult",
+    "Verdict",
+    "Window",
+]
+
+
+class Phase(enum.StrEnum):
+    """The parts of a stress, in order.
+
+    The dose falls into *detection*, in which a system may still find out, and *contained*, in which it should have the
+    damage within bounds; the time after it into *recovering*, which a system is allowed, and *recovered*.
+    """
+
+    CALM = "calm"
+    DETECTION = "detection"
+    CONTAINED = "contained"
+    RECOVERING = "recovering"
+    RECOVERED = "recovered"
+
+
+class Verdict(enum.StrEnum):
+    """What a stress says of an arm."""
+
+    SURVIVED = "survived"
+    """It held its objectives with full answers."""
+    DEGRADED = "degraded"
+    """It held its objectives, some of them with degraded answers."""
+    FAILED = "failed"
+    """It missed an objective."""
+    INCONCLUSIVE = "inconclusive"
+    """It can't be told: not steady before the dose, too few requests, or a load generator that lagged."""
+
+    @property
+    def held(self) -> bool:
+        """Whether the objectives held."""
+        return self in (Verdict.SURVIVED, Verdict.DEGRADED)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Window:
+    """A phase in time, relative to the start of the stress's load."""
+
+    start: float
+    end: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RouteStats:
+    """The requests of one route (or of all) that were due in one phase.
+
+    Attributes:
+        requests: How many.
+        full, degraded, failed: How they ended.
+        good: Full answers inside the route's objective.
+        p50, p99: Latency in seconds from the intended start, failures included; not a number without requests.
+        errors: How many failed of each kind.
+        histogram: The latencies, as HDR in base64.
+    """
+
+    requests: int
+    full: int
+    degraded: int
+    failed: int
+    good: int
+    p50: float
+    p99: float
+    errors: Mapping[str, int]
+    histogram: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One objective, held against what was measured.
+
+    Attributes:
+        route: The request's name.
+        phase: When.
+        metric: `"success"`, `"answered"` (shares, at least) or `"p50"`, `"p99"` (seconds, at most).
+        wanted: The objective.
+        measured: What was measured.
+        requests: From how many requests.
+        held: Whether it held; None when there were too few requests to say.
+    """
+
+    route: str
+    phase: Phase
+    metric: str
+    wanted: float
+    measured: float
+    requests: int
+    held: bool | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Acted:
+    """What one part of a policy did during a stress, from the protected processes' own events.
+
+    Attributes:
+        process: Which process it was in.
+        policy: The policy's name.
+        part: The part's key, such as `"circuit_breaker"`.
+        counts: How often it did what: `"opened"`, `"refused"`, `"cut off"`, `"retried"`, `"answered"`, …
+        first: Seconds from the dose's start to its first act; negative before it.
+    """
+
+    process: str
+    policy: str
+    part: str
+    counts: Mapping[str, int]
+    first: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """A slice of the timeline: requests due in `[at, at + width)`, per second, and their latency."""
+
+    at: float
+    offered: float
+    good: float
+    full: float
+    degraded: float
+    failed: float
+    p50: float
+    p99: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a stress did to one arm.
+
+    Attributes:
+        arm: Its name.
+        phases: When each phase was.
+        stats: By phase, then by route; the route `""` is all of them.
+        checks: Every objective, held or missed.
+        verdict: The conclusion.
+        reasons: Why, in sentences, most important first.
+        recovered_after: Seconds from the dose's end until answers were as in calm again; None when they never were.
+        acted: What the parts of its policies did.
+        aborted: Why the dose was ended early; empty when it was not.
+        lag_p99: The load generator's own send lag.
+        timeline: Slices of `bin_width` seconds.
+        samples: Every request.
+    """
+
+    arm: str
+    phases: Mapping[Phase, Window]
+    stats: Mapping[Phase, Mapping[str, RouteStats]]
+    checks: Sequence[Check]
+    verdict: Verdict
+    reasons: Sequence[str]
+    recovered_after: float | None
+    acted: Sequence[Acted]
+    aborted: str
+    lag_p99: float
+    timeline: Sequence[Bin]
+    bin_width: float
+    samples: Samples
+    started: float
+    """When the load began, monotonic."""
+
+    @property
+    def dosed(self) -> Window:
+        """The dose, from its beginning to its end."""
+        return Window(self.phases[Phase.DETECTION].start, self.phases[Phase.CONTAINED].end)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StressResult:
+    """One stress: what was dosed, and what it did to each arm."""
+
+    name: str
+    about: str
+    """Why this stress, in the experiment's words; may be empty."""
+    target: str
+    """Where it was dosed: `"edge payments"`, `"process inventory"`, `"load"`."""
+    fault: str
+    """The fault in plain words."""
+    outcomes: Mapping[str, Outcome]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GameDay:
+    """A whole game day.
+
+    Attributes:
+        title, file, seed: Of the experiment.
+        version: Of Hormesis.
+        began: Wall-clock time, ISO 8601.
+        seconds: How long it took.
+        rate: The load in requests a second.
+        routes: The names of the requests, by their index in samples.
+        arms: The names of the arms, in order.
+        judged: Those whose objectives decide the exit status.
+        stresses: The results, in the order in which they ran.
+        left_out: Stresses of the file that this run did not take in.
+        host: What the machine is, in a few words.
+    """
+
+    title: str
+    file: str
+    seed: int
+    version: str
+    began: str
+    seconds: float
+    rate: float
+    routes: Sequence[str]
+    arms: Sequence[str]
+    judged: Sequence[str]
+    stresses: Sequence[StressResult]
+    left_out: Sequence[str]
+    host: str
+
+    @property
+    def held(self) -> bool:
+        """Whether every judged arm held its objectives under every stress."""
+        return bool(self.stresses) and all(
+            stress.outcomes[arm].verdict.held for stress in self.stresses for arm in self.judged
+        )

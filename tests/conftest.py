@@ -1,0 +1,81 @@
+"""What every test shares: how Hypothesis runs, and the sweep over interleavings of two threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The machines that run this are shared and slow: the number of examples bounds the time, a deadline would only be luck.
+settings.register_profile("hormesis", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hormesis")
+
+
+@dataclasses.dataclass
+class Race:
+    """Two threads in a world that was made for them, and what must hold when both have ended."""
+
+    first: Callable[[], object]
+    second: Callable[[], object]
+    check: Callable[[], None]
+    lock: Any = None
+    """A lock that both take: while it is held, the second would have to wait."""
+
+
+@pytest.fixture
+def race() -> type[Race]:
+    """Return the class of races, for tests that make their own."""
+    return Race
+
+
+Sweep = Callable[[Callable[[], Race], Iterable[Callable[..., Any]]], int]
+
+
+@pytest.fixture
+def sweep_interleavings() -> Sweep:
+    """Return the function that runs a race once for each place where the second thread can cut in.
+
+    It takes a function that makes a new race, and the functions inside of which the first thread is interrupted:
+    between any two instructions of theirs. It returns how many places there were.
+    """
+
+    def sweep(make: Callable[[], Race], inside: Iterable[Callable[..., Any]]) -> int:
+        codes = {function.__code__ for function in inside}
+        place = 1
+        while _cut_in(make(), codes, place):
+            place += 1
+        return place - 1
+
+    return sweep
+
+
+def _cut_in(race: Race, codes: set[CodeType], place: int) -> bool:
+    """Run the second thread's part at the n-th instruction of the first's, or as soon after as the lock is free."""
+    passed, cut_in = 0, False
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal passed, cut_in
+        if frame.f_code not in codes:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and not cut_in:
+            passed += 1
+            if passed >= place and not (race.lock is not None and race.lock.locked()):
+                cut_in = True
+                race.second()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        race.first()
+    finally:
+        sys.settrace(before)
+    if cut_in:
+        race.check()
+    return cut_in
