@@ -1,4 +1,4 @@
-"""What every test shares: how Hypothesis runs, and the sweep over interleavings of two threads."""
+"""What tests share: how Hypothesis runs, the machines behind a policy, and the sweep over interleavings of threads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,28 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hormesis import Policy
+from hormesis.patterns.part import AdmissionPart
+from hormesis.policy.registry import Address
+
 # The machines that run this are shared and slow: the number of examples bounds the time, a deadline would only be luck.
 settings.register_profile("hormesis", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hormesis")
+
+
+MachineOf = Callable[[Policy, type[Any]], Any]
+
+
+@pytest.fixture
+def machine_of() -> MachineOf:
+    """Return the function that finds the machine of a policy's part of some class, to ask it what it holds."""
+
+    def find(policy: Policy, kind: type[Any]) -> Any:
+        part = policy.part(kind)
+        assert isinstance(part, AdmissionPart)
+        return policy._registry.get(Address(policy.name, part.slot.key), part, part.machine)
+
+    return find
 
 
 @dataclasses.dataclass

@@ -52,7 +52,7 @@ class Transition:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)  # not frozen: that would double the cost of being refused
 class Refusal:
     """Why an attempt may not go in now.
 

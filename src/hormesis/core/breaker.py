@@ -163,9 +163,10 @@ class BreakerMachine:
         """End a permit as success."""
         if (
             permit is self._pass
+            and now < self._window.ticks_until
             and (self.slow_after is None or now - started < self.slow_after)
-            and self._window.succeed(now)
         ):
+            self._window.tick()
             return
         self.end(permit, Ending.SUCCESS, started, now)
 

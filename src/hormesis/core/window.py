@@ -11,7 +11,9 @@ The count window slides by one call; the time window slides by one bucket (a ten
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from hormesis.core.ticks import Ticks
@@ -30,14 +32,16 @@ class Tally(NamedTuple):
 
 
 class Window(Protocol):
-    """What a breaker needs of a window. All verbs but `succeed` want the breaker's lock held."""
+    """What a breaker needs of a window. All verbs but `tick` want the breaker's lock held."""
 
     timed: bool
-    """Whether `succeed` needs the time."""
+    """Whether the window slides with time."""
 
-    def succeed(self, now: float) -> bool:
-        """Count an unremarkable success, without a lock; False asks the caller to `record` it under the lock."""
-        ...
+    tick: Callable[[], object]
+    """Counts an unremarkable success, without a lock, ..."""
+
+    ticks_until: float
+    """... up to this time; from then on a success is to be `record`ed like any call."""
 
     def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Count any call that ended, and return what the window holds now."""
@@ -61,7 +65,7 @@ class CountWindow:
     Tally(calls=3, failures=2, slow=0)
     """
 
-    __slots__ = ("_failed", "_slow", "_ticks", "size")
+    __slots__ = ("_failed", "_slow", "_ticks", "size", "tick", "ticks_until")
 
     timed = False
 
@@ -72,13 +76,10 @@ class CountWindow:
     def clear(self) -> None:
         """Forget everything; a call that ends at this very moment may be counted in neither half."""
         self._ticks = Ticks()
+        self.tick = self._ticks.draw
+        self.ticks_until = math.inf
         self._failed: deque[int] | None = None
         self._slow: deque[int] | None = None
-
-    def succeed(self, now: float) -> bool:
-        """Count a success."""
-        self._ticks.draw()
-        return True
 
     def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Count any call."""
@@ -121,7 +122,6 @@ class TimeWindow:
     """
 
     __slots__ = (
-        "_bucket_ends",
         "_buckets",
         "_failures",
         "_slow",
@@ -130,6 +130,8 @@ class TimeWindow:
         "_total",
         "_width",
         "seconds",
+        "tick",
+        "ticks_until",
     )
 
     timed = True
@@ -142,18 +144,12 @@ class TimeWindow:
     def clear(self) -> None:
         """Forget everything."""
         self._ticks = Ticks()
+        self.tick = self._ticks.draw
         self._ticks_before = 0
         self._failures = self._slow = 0
         self._total = Tally(0, 0, 0)
-        self._bucket_ends = float("-inf")
+        self.ticks_until = -math.inf
         self._buckets: deque[tuple[float, Tally]] | None = None
-
-    def succeed(self, now: float) -> bool:
-        """Count a success, unless the bucket is over."""
-        if now >= self._bucket_ends:
-            return False
-        self._ticks.draw()
-        return True
 
     def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Count any call."""
@@ -174,18 +170,18 @@ class TimeWindow:
 
     def _turn(self, now: float) -> None:
         """Close the current bucket when its time is over, and drop those that have left the window."""
-        if now < self._bucket_ends:
+        if now < self.ticks_until:
             return
         ticks = self._ticks.read()
         closed = Tally(ticks - self._ticks_before, self._failures, self._slow)
         if closed.calls:
             self._buckets = self._buckets or deque()
-            self._buckets.append((self._bucket_ends, closed))
+            self._buckets.append((self.ticks_until, closed))
             self._total = Tally(*(a + b for a, b in zip(self._total, closed, strict=True)))
         self._ticks_before, self._failures, self._slow = ticks, 0, 0
-        self._bucket_ends = (now // self._width + 1) * self._width
+        self.ticks_until = (now // self._width + 1) * self._width
         # The window is the bucket that now begins and the nine before it.
-        oldest_end = self._bucket_ends - self.seconds + self._width / 2
+        oldest_end = self.ticks_until - self.seconds + self._width / 2
         while self._buckets and self._buckets[0][0] < oldest_end:
             _, gone = self._buckets.popleft()
             self._total = Tally(*(a - b for a, b in zip(self._total, gone, strict=True)))

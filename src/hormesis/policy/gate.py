@@ -20,7 +20,7 @@ from hormesis.patterns.part import AdmissionPart
 __all__ = ["Gate", "Obstacle"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Obstacle:
     """The part that refused, by its index, and why."""
 
@@ -31,30 +31,29 @@ class Obstacle:
 class Gate:
     """The admission parts of one layer of a policy, in their order.
 
+    The journey itself asks each of `acquire` in turn and, after a success, calls `succeed` with the permits from the
+    last to the first; everything that is not the common case goes through the methods.
+
     Args:
         parts: Settings, with the machine of each.
     """
 
-    __slots__ = ("_acquire", "_machines", "_succeed", "outboxes", "parts", "timed")
+    __slots__ = ("_machines", "acquire", "outboxes", "parts", "succeed", "timed")
 
     def __init__(self, parts: Sequence[tuple[AdmissionPart, Admission]]) -> None:
         self.parts = tuple(part for part, _ in parts)
         self._machines = tuple(machine for _, machine in parts)
-        # Bound once: looking a method up for every call would cost as much as the machines' own work.
-        self._acquire = tuple(machine.acquire for machine in self._machines)
-        self._succeed = tuple(machine.succeed for machine in self._machines)
-        self.outboxes = tuple(machine.outbox for machine in self._machines)
+        # Bound once, for the journey: looking methods up for every call would cost as much as the machines' own work.
+        self.acquire = tuple(machine.acquire for machine in self._machines)
+        self.succeed = tuple(machine.succeed for machine in reversed(self._machines))
+        self.outboxes = tuple((part, m.outbox) for part, m in parts if m.outbox.maxlen != 0)
         self.timed = any(machine.timed for machine in self._machines)
 
-    def take(self, now: float) -> list[Permit] | Obstacle:
-        """Take every permit, or none and say what stood in the way."""
-        permits: list[Permit] = []
-        for acquire in self._acquire:
-            permit = acquire(now)
-            if isinstance(permit, Refusal):
-                return self._back_out(permits, permit)
-            permits.append(permit)
-        return permits
+    def back_out(self, permits: Sequence[Permit], refusal: Refusal) -> Obstacle:
+        """Put back the permits that were taken before a part refused."""
+        for machine, permit in zip(self._machines, permits, strict=False):
+            machine.put_back(permit)
+        return Obstacle(len(permits), refusal)
 
     def take_around(self, index: int, held: Permit, now: float) -> list[Permit] | Obstacle:
         """The same with one permit in hand, after a wait; when another part refuses, that one is put back as well."""
@@ -64,7 +63,7 @@ class Gate:
             if isinstance(permit, Refusal):
                 if at < index:
                     self._machines[index].put_back(held)
-                return self._back_out(permits, permit)
+                return self.back_out(permits, permit)
             permits.append(permit)
         return permits
 
@@ -82,11 +81,6 @@ class Gate:
                 if refusal is not None and not refusal.waitable:
                     return Obstacle(index, refusal)
         return None
-
-    def succeed(self, permits: Sequence[Permit], started: float, now: float) -> None:
-        """End every permit as success."""
-        for succeed, permit in zip(self._succeed, permits, strict=False):
-            succeed(permit, started, now)
 
     def end(self, permits: Sequence[Permit], endings: Sequence[Ending], started: float, now: float) -> None:
         """End every permit, each in its way."""
@@ -113,12 +107,7 @@ class Gate:
     def news(self) -> list[tuple[str, Transition]]:
         """Take the changes of state out of the outboxes, with the key of the part that changed."""
         news = []
-        for part, outbox in zip(self.parts, self.outboxes, strict=True):
+        for part, outbox in self.outboxes:
             while outbox:
                 news.append((part.slot.key, outbox.popleft()))
         return news
-
-    def _back_out(self, permits: Sequence[Permit], refusal: Refusal) -> Obstacle:
-        for machine, permit in zip(self._machines, permits, strict=False):
-            machine.put_back(permit)
-        return Obstacle(len(permits), refusal)

@@ -24,8 +24,8 @@ import functools
 import inspect
 import math
 import threading
-import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hormesis.clock import Clock, Random
@@ -75,8 +75,12 @@ class Layer:
     """
 
     __slots__ = (
+        "_acquire",
         "_limit",
         "_now",
+        "_outboxes",
+        "_succeed",
+        "_timed",
         "budget",
         "bus",
         "clock",
@@ -122,6 +126,10 @@ class Layer:
         self.random = random
         self.bus = bus
         self._now = clock.now
+        self._acquire = gate.acquire
+        self._succeed = gate.succeed
+        self._timed = gate.timed
+        self._outboxes = gate.outboxes
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a synchronous function, in the calling thread unless the timeout has threads."""
@@ -137,10 +145,14 @@ class Layer:
             while True:
                 try:
                     started = self._now()
-                    permits = self.gate.take(started)
-                    if isinstance(permits, Obstacle):
-                        permits = self._queue(permits)
-                        started = self._now()
+                    permits: list[Permit] = []
+                    for acquire in self._acquire:
+                        permit = acquire(started)
+                        if isinstance(permit, Refusal):
+                            permits = self._queue(self.gate.back_out(permits, permit))
+                            started = self._now()
+                            break
+                        permits.append(permit)
                     try:
                         if self.timeout is None and scope is None:
                             result = target(*target_args, **target_kwargs)
@@ -151,7 +163,12 @@ class Layer:
                     except BaseException as error:
                         self._end_badly(permits, error, started)
                         raise
-                    self._end_well(permits, started)
+                    ended = self._now() if self._timed else started
+                    for succeed in self._succeed:
+                        succeed(permits.pop(), started, ended)
+                    for _, outbox in self._outboxes:
+                        if outbox:
+                            self._tell_news()
                 except Exception as error:
                     delay = self._delay_before_next(error, attempt)
                     if delay is None:
@@ -162,7 +179,7 @@ class Layer:
                 else:
                     if attempt > 1:
                         self._tell_retry_succeeded(attempt)
-                    if result.__class__ is types.CoroutineType:
+                    if result.__class__ is CoroutineType:
                         _refuse_coroutine(result)
                     return result
                 self.clock.sleep(delay)
@@ -194,10 +211,14 @@ class Layer:
             while True:
                 try:
                     started = self._now()
-                    permits = self.gate.take(started)
-                    if isinstance(permits, Obstacle):
-                        permits = await self._queue_async(permits)
-                        started = self._now()
+                    permits: list[Permit] = []
+                    for acquire in self._acquire:
+                        permit = acquire(started)
+                        if isinstance(permit, Refusal):
+                            permits = await self._queue_async(self.gate.back_out(permits, permit))
+                            started = self._now()
+                            break
+                        permits.append(permit)
                     try:
                         if self.timeout is None and scope is None:
                             result = await target(*target_args, **target_kwargs)
@@ -206,7 +227,12 @@ class Layer:
                     except BaseException as error:
                         self._end_badly(permits, error, started)
                         raise
-                    self._end_well(permits, started)
+                    ended = self._now() if self._timed else started
+                    for succeed in self._succeed:
+                        succeed(permits.pop(), started, ended)
+                    for _, outbox in self._outboxes:
+                        if outbox:
+                            self._tell_news()
                 except Exception as error:
                     delay = self._delay_before_next(error, attempt)
                     if delay is None:
@@ -290,13 +316,6 @@ class Layer:
         finally:
             if scope is not None:
                 scope.close()
-
-    def _end_well(self, permits: Sequence[Permit], started: float) -> None:
-        gate = self.gate
-        gate.succeed(permits, started, self._now() if gate.timed else started)
-        for outbox in gate.outboxes:
-            if outbox:
-                self._tell_news()
 
     def _end_badly(self, permits: Sequence[Permit], error: BaseException, started: float) -> None:
         self.gate.end(permits, self._endings(error), started, self._now())
@@ -526,7 +545,7 @@ def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
         loop.call_soon_threadsafe(woken.set)
 
 
-def _refuse_coroutine(result: types.CoroutineType[Any, Any, Any]) -> NoReturn:
+def _refuse_coroutine(result: CoroutineType[Any, Any, Any]) -> NoReturn:
     result.close()
     raise ConfigurationError(
         f"{result.__qualname__} is asynchronous, and was called as a synchronous function: use acall(), or decorate it"

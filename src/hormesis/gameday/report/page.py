@@ -39,11 +39,13 @@ def write_page(gameday: GameDay, path: str | Path) -> None:
         for number, stress in enumerate(gameday.stresses, 1)
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["unbroken"] = words.unbroken
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text("utf-8"))
     page = template.render(
         gameday=gameday,
         words=words,
         phases=list(Phase),
+        routes=list(gameday.routes),
         checks=[_checks(stress) for stress in gameday.stresses],
         colours=colours,
         timelines=[Markup(timeline) for timeline in timelines],  # noqa: S704  drawn here, from numbers alone

@@ -31,7 +31,7 @@ _SIZE = (7.6, 3.9)
 """Inches of 72 pixels: the width that a panel has when two stand side by side."""
 _POINTS_MAX = 240
 """Slices to a line: a point every two pixels. More can't be seen, and would make the page large."""
-_TEXT = 10.0
+_TEXT = 11.0
 
 
 def latency_range(gameday: GameDay) -> tuple[float, float]:
@@ -70,7 +70,7 @@ def timeline(
     figure = Figure(figsize=_SIZE)
     figure.patch.set_visible(False)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    figure.subplots_adjust(left=0.085, right=0.985, top=0.925, bottom=0.075, hspace=0.3)
+    figure.subplots_adjust(left=0.09, right=0.985, top=0.925, bottom=0.075, hspace=0.3)
     outcomes = list(stress.outcomes.values())
     for axes in (upper, lower):
         _furnish(axes, paints)
@@ -146,6 +146,7 @@ def _latency(
     ticks = _ticks(*latencies)
     axes.set_yticks(ticks, [words.duration(tick) for tick in ticks])
     axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter("{x:g} s")
 
 

@@ -6,16 +6,17 @@ columns nothing, and the table fits into 80 characters. What is left of the widt
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from hormesis.errors import MissingExtraError
 from hormesis.gameday.report import words
-from hormesis.gameday.results import GameDay, Outcome, StressResult, Verdict
+from hormesis.gameday.results import GameDay, StressResult, Verdict
 
 try:
     from rich.console import Console
-    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 except ImportError as error:
@@ -33,6 +34,11 @@ STYLES = {
 
 _ARM_WIDTH_MAX = 16
 _KINDS_SHOWN = 3
+_WIDTH_MAX = 110
+"""Characters to a line of prose: longer ones are hard to read on a wide terminal."""
+
+Findings: TypeAlias = Iterator[tuple[str, list[str]]]
+"""Sentences, and what they are about."""
 
 
 def print_report(gameday: GameDay, console: Console, page: str | Path | None = None) -> None:
@@ -50,12 +56,13 @@ def print_report(gameday: GameDay, console: Console, page: str | Path | None = N
     console.print()
     console.print(_columns(gameday, heading=True))
     for stress in gameday.stresses:
-        console.print(text(stress.name, "bold").append_text(text(f"  {stress.target}: {stress.fault}", "dim")))
+        where = text(f"  {stress.target}: {stress.fault}", "dim")
+        console.print(Text.assemble(text(stress.name, "bold"), where))
         console.print(_rows(gameday, stress))
     console.print()
-    console.print(text(words.headline(gameday), "bold"))
+    _say(console, words.headline(gameday), "bold")
     for said in words.summary(gameday):
-        console.print(text(said))
+        _say(console, said)
     _section(console, "Missed", _missed(gameday))
     _section(console, "What acted", _acted(gameday))
     console.print()
@@ -76,7 +83,7 @@ def _columns(gameday: GameDay, *, heading: bool) -> Table:
     verdicts = {outcome.verdict for stress in gameday.stresses for outcome in stress.outcomes.values()}
     table.add_column(width=arm_width + 2, no_wrap=True)
     table.add_column(width=max(map(len, verdicts), default=0), no_wrap=True)
-    for name, width in (("goodput", 7), ("degraded", 8), ("p50", 7), ("p99", 7), ("back after", 8)):
+    for name, width in (("goodput", 7), ("degraded", 8), ("p50", 6), ("p99", 6), ("back in", 7)):
         table.add_column(name, width=width, justify="right")
     table.add_column("errors", ratio=1)
     return table
@@ -86,7 +93,6 @@ def _rows(gameday: GameDay, stress: StressResult) -> Table:
     table = _columns(gameday, heading=False)
     for outcome in stress.outcomes.values():
         stats = words.stats_of(outcome)
-        back = outcome.recovered_after
         table.add_row(
             text(f"  {outcome.arm}"),
             text(outcome.verdict, STYLES[outcome.verdict]),
@@ -94,30 +100,40 @@ def _rows(gameday: GameDay, stress: StressResult) -> Table:
             words.percent(words.degraded_share(stats)),
             words.duration(stats.p50),
             words.duration(stats.p99),
-            "never" if back is None else words.duration(back),
+            words.back_in(outcome),
             text(words.errors(stats, _KINDS_SHOWN)),
         )
     return table
 
 
-def _missed(gameday: GameDay) -> Iterator[str]:
+def _missed(gameday: GameDay) -> Findings:
     for stress in gameday.stresses:
-        for arm in gameday.judged:
-            if not stress.outcomes[arm].verdict.held:
-                yield f"{stress.name}: {words.what_happened(stress.outcomes[arm])}"
+        missed = [outcome for arm in gameday.judged if (outcome := stress.outcomes[arm]).verdict is Verdict.FAILED]
+        if missed:
+            yield stress.name, [words.what_happened(outcome) for outcome in missed]
 
 
-def _acted(gameday: GameDay) -> Iterator[str]:
+def _acted(gameday: GameDay) -> Findings:
     for stress in gameday.stresses:
         for outcome in stress.outcomes.values():
-            for said in words.acted(outcome):
-                yield f"{stress.name}: {outcome.arm}: {said}"
+            if said := words.acted(outcome):
+                yield f"{stress.name}, {outcome.arm}", said
 
 
-def _section(console: Console, title: str, lines: Iterator[str]) -> None:
-    said = list(lines)
-    if said:
-        console.print()
-        console.print(Text(title, "bold"))
-    for line in said:
-        console.print(Padding(text(line), (0, 0, 0, 2)))
+def _section(console: Console, title: str, findings: Findings) -> None:
+    for number, (about, sentences) in enumerate(findings):
+        if number == 0:
+            console.print()
+            console.print(Text(title, "bold"))
+        _say(console, about, indent=2)
+        for said in sentences:
+            _say(console, said, "dim", indent=4)
+
+
+def _say(console: Console, said: str, style: str = "", indent: int = 0) -> None:
+    """Print a paragraph with its lines indented, the first a little less when there is an indent at all."""
+    width = min(console.width, _WIDTH_MAX)
+    hanging = " " * (indent + 2 if indent else 0)
+    plain = words.unbroken(text(said).plain)
+    wrapped = textwrap.fill(plain, width, initial_indent=" " * indent, subsequent_indent=hanging)
+    console.print(Text(wrapped.replace("\u00a0", " "), style), soft_wrap=True)

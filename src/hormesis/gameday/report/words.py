@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 
@@ -17,6 +18,7 @@ from hormesis.units import format_seconds
 
 __all__ = [
     "acted",
+    "back_in",
     "command",
     "degraded_share",
     "duration",
@@ -29,6 +31,7 @@ __all__ = [
     "standing",
     "stats_of",
     "summary",
+    "unbroken",
     "what_happened",
 ]
 
@@ -87,21 +90,26 @@ def duration(value: float) -> str:
     if not math.isfinite(value):
         return _NO_NUMBER
     if value < 0.01:
-        return f"{_up(value * 1000, 1):g} ms"
+        return f"{_up(value * 1000, 10):g} ms"
     if value < 1:
-        return f"{_up(value * 1000, 0):g} ms"
+        return f"{_up(value * 1000, 1):g} ms"
     if value < 10:
-        return f"{_up(value, 2):.2f}".removesuffix("0") + " s"
-    return f"{_up(value, 1):g} s" if value < 60 else format_seconds(value)
+        return f"{_up(value, 100):.2f}".removesuffix("0") + " s"
+    return f"{_up(value, 10):g} s" if value < 60 else format_seconds(value)
 
 
-def _up(value: float, digits: int) -> float:
-    return math.ceil(round(value * 10**digits, 6)) / 10**digits
+def _up(value: float, steps: int) -> float:
+    return math.ceil(round(value * steps, 6)) / steps
 
 
 def metric(name: str, value: float) -> str:
     """Write the value of a check's metric: latencies as durations, all else as shares."""
     return duration(value) if name.startswith("p") else percent(value)
+
+
+def unbroken(said: str) -> str:
+    """Return a sentence in which no line breaks between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=(%|ms|s)(?!\w))", "\u00a0", said)
 
 
 def errors(stats: RouteStats, shown: int) -> str:
@@ -191,6 +199,11 @@ def recovery(outcome: Outcome) -> str:
     if after is None:
         return "not seen back to normal"
     return f"back to normal {duration(after)} after the dose" if after > 0 else "back to normal at the dose's end"
+
+
+def back_in(outcome: Outcome) -> str:
+    """Say the same for a cell of a table."""
+    return "never" if outcome.recovered_after is None else duration(outcome.recovered_after)
 
 
 def _contained(stats: RouteStats) -> str:
