@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import importlib
 import io
 import json
 import math
 import random
 import re
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from hormesis.errors import MissingExtraError
 from hormesis.gameday.report import as_json, observer, print_report, words, write_page
 from hormesis.gameday.report.plots import latency_range, timeline
 from hormesis.gameday.results import (
@@ -191,3 +194,471 @@ def gameday(*stresses: StressResult, **changes: object) -> GameDay:
         host="Linux 6.1, 2 cores, CPython 3.11",
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+THREE = (
+    stress("payments slow", Verdict.FAILED, Verdict.DEGRADED),
+    stress("inventory dies", Verdict.FAILED, Verdict.SURVIVED, seed=2),
+    stress("thin network", Verdict.SURVIVED, Verdict.SURVIVED, seed=3),
+)
+
+
+def changed(made: StressResult, arm: str, **changes: object) -> StressResult:
+    """The same stress with one outcome changed."""
+    after = dataclasses.replace(made.outcomes[arm], **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(made, outcomes={**made.outcomes, arm: after})
+
+
+def silent(made: StressResult) -> StressResult:
+    """The same stress without a single answer in either arm, ended while the dose was on."""
+    nothing = {
+        "samples": Samples(),
+        "stats": {Phase.CALM: {"": stats(Samples())}},
+        "phases": {Phase.CALM: PHASES[Phase.CALM], Phase.DETECTION: PHASES[Phase.DETECTION]},
+        "timeline": [slice_of(Samples(), i / 2, 0.5) for i in range(4)],
+        "checks": [dataclasses.replace(made.outcomes["bare"].checks[0], measured=math.nan, requests=0, held=None)],
+        "verdict": Verdict.INCONCLUSIVE,
+        "reasons": ["Too few requests."],
+        "recovered_after": None,
+        "aborted": "the shop did not answer.",
+    }
+    return changed(changed(made, "bare", **nothing), "protected", **nothing)
+
+
+def test_the_examples_of_the_words_run() -> None:
+    """What the docstrings show is what comes out."""
+    result = doctest.testmod(words)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("wanted", [0.5, 0.57, 0.9, 0.95, 0.99, 0.995, 0.999])
+def test_what_is_just_missed_never_reads_as_held(wanted: float) -> None:
+    """A share below an objective, or a latency above it, is not rounded to the objective."""
+    assert words.percent(wanted - 0.0001) != words.percent(wanted) == f"{100 * wanted:g} %"
+    assert words.duration(wanted * 1.01) != words.duration(wanted)
+    assert words.percent(math.nan) == words.duration(math.nan) == words.duration(math.inf) == "–"
+
+
+def test_a_stress_that_is_not_survived_is_told_by_its_missed_objectives() -> None:
+    """The sentence holds the missed objectives, what was measured, and the way back."""
+    said = words.what_happened(THREE[0].outcomes["bare"])
+    assert re.fullmatch(
+        r"bare: does not survive it: browse success [\d.]+ % in contained \(objective 99 %\), "
+        r"p99 5\.\d+ s \(objective 250 ms\), order success [\d.]+ % in contained \(objective 99 %\), "
+        r"and 1 other objective missed; back to normal 2\.5 s after the dose",
+        said,
+    )
+
+
+def test_a_failure_without_missed_objectives_is_told_by_its_reasons() -> None:
+    """Reasons stand in where no check says why."""
+    bare = changed(THREE[0], "bare", checks=[], reasons=["It never came back."], recovered_after=None).outcomes["bare"]
+    assert words.what_happened(bare) == "bare: does not survive it: It never came back; not seen back to normal"
+
+
+def test_a_stress_that_is_survived_is_told_by_its_goodput() -> None:
+    """Degraded answers are told apart from full ones."""
+    said = words.what_happened(dataclasses.replace(THREE[0].outcomes["protected"], recovered_after=0.0))
+    assert re.fullmatch(
+        r"protected: survives it with degraded answers: goodput [\d.]+ %, [\d.]+ % degraded in contained, p99 \d+ ms; "
+        r"back to normal at the dose's end",
+        said,
+    )
+
+
+def test_an_early_end_is_told() -> None:
+    """An aborted dose, and a phase without requests, are said to be so."""
+    outcome = silent(THREE[0]).outcomes["protected"]
+    assert words.what_happened(outcome) == (
+        "protected: inconclusive: Too few requests; not seen back to normal; "
+        "the dose was ended early: the shop did not answer"
+    )
+    held = dataclasses.replace(outcome, verdict=Verdict.SURVIVED, aborted="")
+    assert words.what_happened(held) == "protected: survives it: no requests in contained; not seen back to normal"
+
+
+def test_the_summary_names_what_each_arm_does_not_survive() -> None:
+    """The arm that is not judged comes first; inconclusive stresses and those left out are named apart."""
+    unclear = changed(THREE[2], "protected", verdict=Verdict.INCONCLUSIVE, reasons=["The generator lagged."])
+    assert words.summary(gameday(*THREE[:2], unclear, left_out=["disk full", "rush"])) == [
+        "bare survives 1 of 3 failure modes; it does not survive payments slow and inventory dies.",
+        "protected survives 2 of 3 failure modes (payments slow with degraded answers).",
+        "Inconclusive: thin network for protected (The generator lagged).",
+        "Left out of this run: disk full and rush.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ("survived survived", "protected holds its objectives under 2 stresses."),
+        ("survived", "protected holds its objectives under 1 stress."),
+        (
+            "survived degraded",
+            "protected holds its objectives under 2 stresses, under 1 of them with degraded answers.",
+        ),
+        ("survived failed", "protected misses its objectives under 1 of 2 stresses."),
+        ("failed inconclusive", "protected misses its objectives under 1 of 2 stresses; 1 inconclusive."),
+        (
+            "degraded inconclusive",
+            "Whether protected holds its objectives can't be told: 1 of 2 stresses inconclusive.",
+        ),
+        ("", "Nothing was stressed."),
+    ],
+)
+def test_the_headline_never_claims_what_was_not_shown(verdicts: str, said: str) -> None:
+    """It says that objectives hold only when each of them was seen to hold, as the exit status does."""
+    day = gameday(*(changed(THREE[0], "protected", verdict=Verdict(verdict)) for verdict in verdicts.split()))
+    assert words.headline(day) == said
+    assert words.standing(day, day.stresses).held == day.held == (" holds " in f" {said}" and "Whether" not in said)
+
+
+def test_the_headline_speaks_of_all_judged_arms() -> None:
+    """Two judged arms are a plural; none is said to be none."""
+    assert words.headline(gameday(THREE[1], judged=["bare", "protected"])) == (
+        "bare and protected miss their objectives under 1 of 1 stress."
+    )
+    assert words.headline(gameday(THREE[1], judged=[])) == "No arm was judged."
+
+
+def test_what_acted_is_said_in_words() -> None:
+    """Each part is told by what it did and when first; it is never said that it helped."""
+    said = words.acted(THREE[0].outcomes["protected"])
+    assert said == [
+        "payments: the circuit breaker opened 2x, half-opened 2x, closed 1x, and refused 1,140 calls, first after "
+        "800 ms; the timeout cut off 12 attempts, first after 500 ms; retry made 14 more attempts, 3 of them brought "
+        "the answer, and gave up on 1 call, first after 510 ms",
+        "inventory: the fallback answered 321 calls, first after 700 ms",
+    ]
+    assert not re.search("contained|saved", " ".join(said))
+
+
+def test_parts_and_deeds_that_the_report_does_not_know_are_said_too() -> None:
+    """An unknown part or count reads sensibly; nothing is said of what did nothing."""
+    acts = [
+        Acted(process="a", policy="p", part="rate_limit", counts={"refused": 1, "leased": 3, "idle": 0}, first=-1.5),
+        Acted(process="b", policy="p", part="fallback", counts={"had no answer": 2}, first=math.nan),
+        Acted(process="b", policy="p", part="deadline", counts={"cut off": 1}, first=0.0),
+        Acted(process="b", policy="q", part="bulkhead", counts={"queued": 0}, first=0.0),
+    ]
+    assert words.acted(dataclasses.replace(THREE[0].outcomes["protected"], acted=acts)) == [
+        "p in a: the rate limit refused 1 call and leased 3x, first 1.5 s before the dose",
+        "p in b: the fallback had no answer for 2 calls; the deadline cut off 1 call, first after 0 ms",
+    ]
+
+
+def test_the_command_repeats_this_very_run() -> None:
+    """The seed and the choice of stresses are in it, fit for a shell."""
+    assert words.command(gameday(*THREE, file="my shop.toml")) == "hormesis gameday --seed 7 --all 'my shop.toml'"
+    assert words.command(gameday(THREE[0], left_out=["rush"])) == (
+        "hormesis gameday --seed 7 --only 'payments slow' shop/gameday.toml"
+    )
+
+
+def test_a_load_that_was_not_sent_as_planned_is_told() -> None:
+    """The send lag is said as it was; a generator that dropped arrivals has none."""
+    bare = THREE[0].outcomes["bare"]
+    assert words.send_lag(bare) == "load sent at most 0.4 ms late (p99)"
+    assert words.send_lag(dataclasses.replace(bare, lag_p99=math.inf)) == "the load generator could not keep up"
+
+
+def test_many_kinds_of_failure_are_summed_up() -> None:
+    """The most frequent kinds come first, the others as a sum, and none floods the line."""
+    many = dataclasses.replace(
+        stats(Samples()), errors={"x" * 500: 3, **{f"kind {i}": 1 for i in range(40)}, "reset": 9}
+    )
+    assert words.errors(many, 2) == f"9x reset, 3x {'x' * 39}…, 40x of 40 other kinds"
+
+
+def test_json_holds_everything_and_is_valid() -> None:
+    """Nothing is lost but what is no number, which is null; the keys are pinned here, for others build on them."""
+    day = gameday(THREE[0], silent(THREE[1]))
+    found = json.loads(json.dumps(as_json(day, samples=True), allow_nan=False))
+    assert list(found) == ["format", "held", "headline", *(field.name for field in dataclasses.fields(GameDay))]
+    assert found["format"] == 1
+    assert found["held"] is False
+    slow, quiet = found["stresses"]
+    assert list(slow) == ["name", "about", "target", "fault", "outcomes"]
+    bare = slow["outcomes"]["bare"]
+    assert set(bare) == {
+        *("arm", "phases", "stats", "checks", "verdict", "reasons", "recovered_after", "acted", "aborted"),
+        *("lag_p99", "timeline", "bin_width", "samples", "started"),
+    }
+    assert bare["verdict"] == "failed"
+    assert bare["phases"]["contained"] == {"start": 7.0, "end": 12.0}
+    contained = bare["stats"]["contained"]["browse"]
+    assert contained["errors"] == {"timeout": contained["failed"]}
+    assert Histogram.from_base64(contained["histogram"]).count == contained["requests"]
+    assert slow["outcomes"]["protected"]["acted"][0]["counts"]["opened"] == 2
+    assert quiet["outcomes"]["bare"]["stats"]["calm"][""]["p99"] is None
+    assert quiet["outcomes"]["bare"]["checks"][0]["measured"] is None
+
+
+def test_json_has_every_request_when_asked() -> None:
+    """The columns come back as the samples they were, to the microsecond; without being asked for, they stay out."""
+    day = gameday(THREE[0])
+    made = THREE[0].outcomes["bare"]
+    assert "samples" not in as_json(day, samples=False)["stresses"][0]["outcomes"]["bare"]
+    wire = as_json(day, samples=True)["stresses"][0]["outcomes"]["bare"]["samples"]
+    back = Samples.from_wire(json.loads(json.dumps(wire)), STARTED)
+    assert back.answer == made.samples.answer
+    assert list(back.done) == pytest.approx(list(made.samples.done), abs=1e-6)
+    assert [row.error for row in back] == [row.error for row in made.samples]
+
+
+class Page(HTMLParser):
+    """Reads a page: every start tag with its attributes, the visible text, and whether tags close as they opened."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.text += data
+
+    def values(self, *names: str) -> list[str]:
+        return [value or "" for _, attrs in self.tags for name, value in attrs.items() if name in names]
+
+
+def written(day: GameDay, tmp_path: Path) -> Page:
+    path = tmp_path / "page.html"
+    write_page(day, path)
+    html = path.read_text("utf-8")
+    page = Page(html)
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    assert all(target.startswith("#") for target in page.values("src", "href", "xlink:href", "action", "data"))
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    referred = {target.removeprefix("#") for target in page.values("href", "xlink:href")}
+    referred |= {name for value in page.values("clip-path", "style") for name in re.findall(r"url\(#([^)]+)\)", value)}
+    assert referred <= set(ids)
+    return page
+
+
+def test_the_page_stands_alone(tmp_path: Path) -> None:
+    """It is well-formed, refers to nothing outside itself, and holds what was found."""
+    page = written(gameday(*THREE), tmp_path)
+    said = page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert [tag for tag, _ in page.tags].count("svg") == len(THREE)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert words.headline(gameday(*THREE)) in said
+    for sentence in (*words.summary(gameday(*THREE)), *words.acted(THREE[0].outcomes["protected"])):
+        assert sentence in said
+    for stress in THREE:
+        for outcome in stress.outcomes.values():
+            assert words.what_happened(outcome) in said
+    for fact in ("hormesis gameday --seed 7 --all shop/gameday.toml", "CPython 3.11", "p99 ≤ 250 ms", "missed of"):
+        assert fact in said
+
+
+def test_the_experiment_can_put_no_markup_into_the_page(tmp_path: Path) -> None:
+    """Everything that others wrote is text on the page, wherever it stands."""
+    evil = """"'><script src=http://evil/x.js></script>{{ 7 * 7 }}$x$</svg>&amp;"""
+    hurt = shop_samples(random.Random(1), 40, protected=False, error=evil)
+    made = {
+        evil: outcome(
+            evil,
+            hurt,
+            Verdict.FAILED,
+            reasons=[evil],
+            aborted=evil,
+            acted=[Acted(process=evil, policy=evil, part=evil, counts={evil: 2}, first=1.0)],
+        )
+    }
+    day = gameday(
+        StressResult(name=evil, about=evil, target=evil, fault=evil, outcomes=made),
+        title=evil,
+        file=evil,
+        version=evil,
+        host=evil,
+        routes=[evil, "order"],
+        arms=[evil],
+        judged=[evil],
+        left_out=[evil],
+    )
+    page = written(day, tmp_path)
+    assert page.text.count(evil) >= 14
+    assert {"script"}.isdisjoint(tag for tag, _ in page.tags)
+
+
+def test_the_page_bears_what_is_missing(tmp_path: Path) -> None:
+    """No stress, no answers, an early end, a single arm: each has a page that says so."""
+    assert "Nothing was stressed." in written(gameday(), tmp_path).text
+    said = written(gameday(silent(THREE[0])), tmp_path).text
+    assert "too few requests" in said
+    assert "the dose was ended early" in said
+    alone = dataclasses.replace(THREE[0], outcomes={"protected": THREE[0].outcomes["protected"]})
+    assert "protected" in written(gameday(alone, arms=["protected"]), tmp_path).text
+    many = {f"arm {i}": dataclasses.replace(THREE[0].outcomes["bare"], arm=f"arm {i}") for i in range(5)}
+    crowd = dataclasses.replace(THREE[0], outcomes=many)
+    assert "arm 4" in written(gameday(crowd, arms=list(many), judged=["arm 4"]), tmp_path).text
+
+
+def test_the_page_stays_small(tmp_path: Path) -> None:
+    """Eight long stresses with many kinds of failure make a page that can be mailed."""
+    rng = random.Random(5)
+    slices = [
+        dataclasses.replace(THREE[0].outcomes["bare"].timeline[0], at=i / 4, good=rng.random() * 90, p99=rng.random())
+        for i in range(2400)
+    ]
+    kinds = {f"status {500 + i} from the upstream": i for i in range(300)}
+    figures = {
+        phase: {route: dataclasses.replace(found, errors=kinds) for route, found in by_route.items()}
+        for phase, by_route in THREE[0].outcomes["bare"].stats.items()
+    }
+    long = THREE[0]
+    for arm in ("bare", "protected"):
+        long = changed(long, arm, timeline=slices, bin_width=0.25, stats=figures)
+    written(gameday(*[long] * 8), tmp_path)
+    assert (tmp_path / "page.html").stat().st_size < 1_500_000
+
+
+def test_a_page_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
+    """A bad path is the caller's to handle; a name that is no text is not."""
+    with pytest.raises(OSError, match="absent"):
+        write_page(gameday(), tmp_path / "absent" / "page.html")
+    write_page(gameday(file="caf\udce9.toml"), tmp_path / "page.html")
+
+
+def drawn(made: StressResult, key: str = "a") -> str:
+    colours = {"bare": "--bare", "protected": "--protected"}
+    return timeline(made, colours=colours, judged=["protected"], latencies=latency_range(gameday(made)), key=key)
+
+
+def test_a_timeline_follows_the_theme_and_repeats() -> None:
+    """Every colour is a variable of the page, text is text, and the same findings make the same drawing."""
+    svg = drawn(THREE[0])
+    assert set(re.findall(r"var\(([^)]+)\)", svg)) == {"--ink", "--quiet", "--line", "--dose", "--bare", "--protected"}
+    assert set(re.findall(r"(?:fill|stroke): (#\w+)", svg)) == set()
+    assert "goodput, requests/s</text>" in svg
+    assert svg == drawn(THREE[0])
+    ids, others = (set(re.findall(r'\bid="([^"]+)"', each)) for each in (svg, drawn(THREE[0], key="b")))
+    assert ids.isdisjoint(others)
+    assert "nan" not in drawn(silent(THREE[0]))
+
+
+def printed(day: GameDay, *, width: int = 80, terminal: bool = False) -> str:
+    file = io.StringIO()
+    print_report(day, Console(file=file, width=width, force_terminal=terminal), "/tmp/page.html")
+    return file.getvalue()
+
+
+def test_the_table_has_a_row_for_each_stress_and_arm() -> None:
+    """Verdict and figures stand in one line, and fit into 80 characters; more width only adds room."""
+    for width in (80, 100, 140):
+        said = printed(gameday(*THREE), width=width)
+        assert max(map(len, said.splitlines())) <= width
+        assert re.search(r"bare +failed +[\d.]+ % +0 % +5\.\d+ s +5\.\d+ s +2\.5 s \d+x timeout", said)
+        assert re.search(r"protected +degraded +[\d.]+ % +[\d.]+ % +\d+ ms +\d+ ms +600 ms", said)
+        assert "Report: /tmp/page.html" in said
+        for sentence in (words.headline(gameday(*THREE)), *words.acted(THREE[0].outcomes["protected"])):
+            assert sentence in " ".join(said.split())
+
+
+def test_the_table_is_plain_outside_a_terminal() -> None:
+    """No escape codes reach a file; a terminal gets colours."""
+    assert "\x1b" not in printed(gameday(*THREE))
+    assert "\x1b[1;31mfailed" in printed(gameday(*THREE), terminal=True)
+
+
+def test_missed_objectives_are_explained() -> None:
+    """Whatever was missed is told in words, for the table shows one phase only; what held needs none."""
+    assert "Missed\n  payments slow\n    bare: does not survive it" in printed(gameday(*THREE))
+    assert "Missed" not in printed(gameday(THREE[2]))
+
+
+def test_the_terminal_shows_text_as_it_is() -> None:
+    """Names can't bring in markup or control codes, nor break the table when nothing was found."""
+    evil = "[red]x[/nope] \x1b]0;title\x07\x1b[2J"
+    said = printed(gameday(dataclasses.replace(silent(THREE[0]), name=evil), title=evil))
+    assert "[red]x[/nope]" in said
+    assert not re.search(r"[\x07\x1b]", said)
+    assert "Nothing was stressed." in printed(gameday())
+
+
+def watched(console: Console) -> None:
+    """A short game day, as its runner tells it."""
+    watching = observer(console)
+    watching.step("preparing")
+    watching.plan("The [shop]", 60, ["payments slow"], ["bare", "protected"])
+    watching.step("starting bare: storefront")
+    for phase in Phase:
+        watching.phase("bare", "payments slow", phase, 5)
+        watching.samples("bare", THREE[0].outcomes["bare"].samples)
+    watching.outcome("payments slow", THREE[0].outcomes["bare"])
+    watching.close()
+
+
+def test_progress_is_lines_outside_a_terminal() -> None:
+    """A line for each step, without codes or blanks."""
+    file = io.StringIO()
+    watched(Console(file=file, width=60, force_terminal=False))
+    lines = [re.sub(r"^ *\d+\.\d s  ", "", line) for line in file.getvalue().splitlines()]
+    assert lines[:-1] == [
+        "preparing",
+        "The [shop]: 1 stress on bare and protected, about 1m",
+        "starting bare: storefront",
+        "payments slow: bare begins, calm for 5.0 s",
+        "payments slow: bare, the dose begins",
+        "payments slow: bare, the dose has ended",
+    ]
+    assert re.fullmatch(r"payments slow: bare failed, goodput [\d.]+ % in contained", lines[-1])
+
+
+def test_progress_is_redrawn_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase, countdown and the figures of the last second are shown; what remains is the verdict and the cursor."""
+    now = iter(range(1000, 2000))
+    monkeypatch.setattr("hormesis.gameday.report.progress.time.monotonic", lambda: float(next(now)))
+    file = io.StringIO()
+    watched(Console(file=file, width=80, force_terminal=True, _environ={"TERM": "xterm"}))
+    shown = file.getvalue()
+    assert re.search(r"payments slow: contained, \d s left", shown)
+    assert re.search(r"\d+/s: \d+ full, \d+ degraded, \d+ failed  [▁-█]", shown)
+    assert re.search(r"\d:\d\d gone, \d:\d\d left", shown)
+    assert "[shop]" in shown
+    hidden, back = shown.rfind("\x1b[?25l"), shown.rfind("\x1b[?25h")
+    assert -1 < hidden < back
+
+
+def test_a_display_that_breaks_never_harms_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    """The first error takes the display off and is logged once; the runner hears of nothing."""
+    for terminal in (True, False):
+        caplog.clear()
+        broken = io.StringIO()
+        console = Console(file=broken, width=80, force_terminal=terminal, _environ={"TERM": "xterm"})
+        broken.close()
+        watched(console)
+        assert [record.message for record in caplog.records] == ["the progress display raised and was taken off"]
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [("plots", "matplotlib"), ("page", "jinja2"), ("terminal", "rich.console"), ("progress", "rich.live")],
+)
+def test_a_missing_library_names_its_extra(module: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lacks a library is told what to install."""
+    monkeypatch.delitem(sys.modules, f"hormesis.gameday.report.{module}")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError, match=re.escape("hormesis[gameday]")):
+        importlib.import_module(f"hormesis.gameday.report.{module}")

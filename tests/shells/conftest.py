@@ -73,7 +73,7 @@ class Colour:
     def start(self, policy: Policy, dependency: Dependency, *args: Any) -> Future[Any]:
         """Make a call in the background, in a copy of the test's context."""
         context = contextvars.copy_context()
-        return self._pool.submit(context.run, policy.call, dependency.sync, *args)
+        return self._pool.submit(lambda: context.run(policy.call, dependency.sync, *args))
 
     def call(self, policy: Policy, dependency: Dependency, *args: Any) -> Any:
         """Make a call and wait for what comes of it."""
@@ -102,7 +102,17 @@ class AsyncColour(Colour):
         self._thread.start()
 
     def start(self, policy: Policy, dependency: Dependency, *args: Any) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(policy.acall(dependency.async_, *args), self._loop)
+        answer: Future[Any] = Future()
+
+        async def call() -> None:
+            # The future of the task itself would replace a TimeoutError by another one.
+            try:
+                answer.set_result(await policy.acall(dependency.async_, *args))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        asyncio.run_coroutine_threadsafe(call(), self._loop)
+        return answer
 
     def paint(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def painted(*args: Any) -> Any:

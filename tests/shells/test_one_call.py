@@ -63,7 +63,7 @@ SCENARIOS = [
         ],
         steps=[3],
         answer=3,
-    ),  # fmt: skip
+    ),
     Scenario(
         promise="transient failures are retried after a growing delay",
         parts=[RETRY],
@@ -169,7 +169,7 @@ SCENARIOS = [
         note="gave up after attempt 3: no attempts left",
         calls=6,
         events=[*THREE_FAIL, "attempt_failed", "retry_scheduled", *THREE_FAIL, "attempt_failed", "retry_stopped"],
-    ),  # fmt: skip
+    ),
     Scenario(
         promise="in an order as given, a breaker outside a retry sees only the end of it",
         parts=[hm.CircuitBreaker(minimum_calls=1, failure_rate=0.1), RETRY],

@@ -7,11 +7,12 @@ asked, with one line that says why; 130 and 143 after Ctrl-C and SIGTERM.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 
 import hormesis
-from hormesis.errors import HormesisError
+from hormesis.errors import HormesisError, MissingExtraError
 
 __all__ = ["main"]
 
@@ -72,9 +73,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _gameday(options: argparse.Namespace) -> int:
+    _need("gameday", "pydantic", "aiohttp", "hdrh", "jinja2", "matplotlib", "rich")
     from hormesis.cli.gameday import run  # noqa: PLC0415  each command loads only what it needs
 
     return run(options)
+
+
+def _need(extra: str, *libraries: str) -> None:
+    if any(importlib.util.find_spec(library) is None for library in libraries):
+        raise MissingExtraError(f"`hormesis {extra}`", extra)
 
 
 def _lint(options: argparse.Namespace) -> int:

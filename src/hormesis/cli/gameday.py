@@ -10,32 +10,30 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hormesis.errors import ConfigurationError, MissingExtraError
+from rich.console import Console
+
+from hormesis.errors import ConfigurationError
+from hormesis.gameday.experiment import load_experiment
+from hormesis.gameday.report import as_json, observer, print_report, write_page
+from hormesis.gameday.results import GameDay
+from hormesis.gameday.runner import hold
 
 __all__ = ["run"]
 
 T = TypeVar("T")
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_NEEDED = ("pydantic", "aiohttp", "hdrh", "jinja2", "matplotlib", "rich")
 
 
 def run(options: argparse.Namespace) -> int:
     """Hold a game day; 0 only if every judged arm held its objectives."""
-    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
-        raise MissingExtraError("hormesis gameday", "gameday")
-    from hormesis.gameday.experiment import load_experiment  # noqa: PLC0415  what it imports may be missing
-    from hormesis.gameday.report import as_json, make_observer, print_report, write_page  # noqa: PLC0415
-    from hormesis.gameday.runner import hold  # noqa: PLC0415
-
     experiment = load_experiment(options.file)
     if options.seed is not None:
         experiment = dataclasses.replace(experiment, seed=options.seed)
@@ -44,41 +42,57 @@ def run(options: argparse.Namespace) -> int:
         if arm not in experiment.arm:
             raise ConfigurationError(f"--arm: {ConfigurationError.unknown('arm', arm, experiment.arm)}")
     arms = [arm for arm in experiment.arm if not options.arm or arm in options.arm]
-    out = _folder(options.out)
-    observer = make_observer()
-    try:
-        gameday, interrupted = _until_interrupted(
-            hold(experiment, stresses, arms, file=options.file, out=out, observer=observer)
-        )
-    finally:
-        observer.close()
-    if gameday is None:
-        print("hormesis: interrupted; every fault is undone and every process is stopped", file=sys.stderr)
-        return 128 + interrupted
-    page = out / "report.html"
+    with _folder(options.out) as out:
+        watcher = observer()
+        try:
+            gameday, interrupted_by = _until_interrupted(
+                hold(experiment, stresses, arms, file=options.file, out=out, observer=watcher)
+            )
+        finally:
+            watcher.close()
+        if gameday is None:
+            print("hormesis: interrupted; every fault is undone and every process is stopped", file=sys.stderr)
+            return 128 + interrupted_by
+        _report(gameday, out, as_data=options.json)
+    return 0 if gameday.held else 1
+
+
+def _report(gameday: GameDay, out: Path, *, as_data: bool) -> None:
+    """Write the page and the data, and print; what can't be written is said after what was found."""
+    page, trouble = out / "report.html", None
     try:
         write_page(gameday, page)
         (out / "report.json").write_text(json.dumps(as_json(gameday, samples=True)), encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"--out {out}: the report can't be written: {error.strerror or error}") from error
-    if options.json:
+        trouble = error
+    if as_data:
         print(json.dumps(as_json(gameday, samples=False), indent=2))
     else:
-        print_report(gameday, page)
-    return 0 if gameday.held else 1
+        print_report(gameday, Console(), None if trouble else page)
+    if trouble is not None:
+        reason = trouble.strerror or trouble
+        raise ConfigurationError(f"--out {out}: the report can't be written: {reason}") from trouble
 
 
-def _folder(name: str) -> Path:
-    """Make the folder for the report before anything is started, and see that it can be written to."""
+@contextlib.contextmanager
+def _folder(name: str) -> Iterator[Path]:
+    """Make the folder for the report before anything is started, and hold it against other game days."""
     out = Path(name).absolute()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
+        lock = (out / ".lock").open("w")
     except OSError as error:
         raise ConfigurationError(f"--out {name}: can't be written to: {error.strerror or error}") from error
-    return out
+    with lock:
+        try:
+            import fcntl  # noqa: PLC0415  not on Windows
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            raise ConfigurationError(f"--out {name}: another game day writes there now; name another folder") from None
+        yield out
 
 
 def _until_interrupted(main: Coroutine[Any, Any, T]) -> tuple[T | None, int]:

@@ -200,6 +200,7 @@ class Load(Settings):
         arrivals: `"poisson"`, as independent callers do, or `"constant"`.
         timeout: A caller's patience.
         degraded_header: The header by which a service marks an answer that is worth less than what was asked for.
+        keep_alive: Whether a caller may use a connection that an earlier one left open.
     """
 
     to: str
@@ -208,6 +209,7 @@ class Load(Settings):
     arrivals: ArrivalProcess = "poisson"
     timeout: Duration = 10.0
     degraded_header: str = "x-degraded"
+    keep_alive: bool = False
 
     def __post_init__(self) -> None:
         per_second(self.rate, "rate")
@@ -319,7 +321,10 @@ class Stress(Settings):
         for name in ("calm", "dose", "recovery"):
             if getattr(self, name) is not None:
                 seconds(getattr(self, name), name)
-        fault = self.what
+        try:
+            fault = self.what
+        except ConfigurationError as error:
+            raise ConfigurationError(error.message, "fault") from None
         if isinstance(fault, Spike):
             wanted, given = "neither edge nor process (it is a fault of the load)", self.edge or self.process
             fits = given is None

@@ -15,7 +15,6 @@ import datetime
 import os
 import platform
 import shutil
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -42,6 +41,9 @@ _GRACE = 3.0
 """Seconds that answers may still come in after the last arrival; what is later counts as unfinished."""
 
 _BIN_WIDTH = 0.5
+_IN_FLIGHT_MAX = 20_000
+"""Requests under way at most: in a black hole every caller of a patience's length waits at the same time."""
+
 _ABORT_REQUESTS_MIN = 10
 """Fewer requests are no reason to end a dose."""
 
@@ -64,7 +66,7 @@ async def hold(
         stresses: Those of its stresses that are to be run, in order.
         arms: Those of its arms.
         file: Where it was read from; its folder is where the processes run.
-        out: The folder for logs and events; it must exist.
+        out: The folder for logs, events and scratch; it must exist, and be ours alone.
         observer: Is told what happens.
 
     Raises:
@@ -73,18 +75,18 @@ async def hold(
     """
     began, started = datetime.datetime.now(datetime.UTC), time.monotonic()
     observer.plan(experiment.title, planned_seconds(experiment, stresses, arms), [s.name for s in stresses], arms)
-    for leftover in ("logs", "events"):  # of an earlier run into the same folder
+    for leftover in ("logs", "events", "scratch"):  # of an earlier run into the same folder
         shutil.rmtree(out / leftover, ignore_errors=True)
     _allow_many_connections()
     results: list[StressResult] = []
     async with contextlib.AsyncExitStack() as stack:
         keeper = stack.enter_context(Keeper())
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hormesis-")))
+        stack.callback(shutil.rmtree, out / "scratch", ignore_errors=True)
         systems = []
         for arm in arms:
             observer.step(f"starting {arm}: {', '.join(experiment.system.process)}")
-            folder = scratch / arm
-            folder.mkdir()
+            folder = out / "scratch" / arm
+            folder.mkdir(parents=True)
             system = running(experiment, arm, folder=folder_of(file), out=out, scratch=folder, keeper=keeper)
             systems.append(await stack.enter_async_context(system))
         for stress in stresses:
@@ -209,7 +211,9 @@ class _Course:
             process=load.arrivals,
             timeout=load.timeout,
             grace=_GRACE,
+            in_flight_max=_IN_FLIGHT_MAX,
             degraded_header=load.degraded_header,
+            keep_alive=load.keep_alive,
         )
 
     def _take(self, samples: Samples) -> None:

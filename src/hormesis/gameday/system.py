@@ -143,9 +143,10 @@ def _settings(
             for key, value in edge.env.items():
                 variables[key] = _fill(value, address, f"system.edge.{edge_name}.env.{key}")
     try:
-        argv = [_fill(word, own, f"{where}.command") for word in shlex.split(table.command)]
+        words = shlex.split(table.command)
     except ValueError as error:
         raise ConfigurationError(f"{where}.command is {table.command!r}: {error}", f"{where}.command") from None
+    argv = [_fill(word, own, f"{where}.command") for word in words]
     log = out / "logs" / arm / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     return ProcessSettings(

@@ -116,6 +116,8 @@ def judge(
         return Verdict.INCONCLUSIVE, [
             f"the load generator lagged: p99 send lag {lag_p99 * 1000:.0f} ms, at most {lag_max * 1000:.0f} ms"
         ]
+    if not found:
+        return Verdict.INCONCLUSIVE, ["no objective speaks of it, so nothing can be held or missed"]
     unsteady = [check for check in found if check.phase is Phase.CALM and check.held is False]
     if unsteady:
         return Verdict.INCONCLUSIVE, ["not steady before the dose: " + describe(check) for check in unsteady]

@@ -99,7 +99,7 @@ class _Run:
         reporter = asyncio.create_task(self._report())
         cancelled = False
         try:
-            async with _session() as session, asyncio.TaskGroup() as calls:
+            async with _session(keep_alive=self._spec.keep_alive) as session, asyncio.TaskGroup() as calls:
                 await self._send(session, calls)
         except asyncio.CancelledError:
             cancelled = True
@@ -178,9 +178,13 @@ class _Run:
         }
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(*, keep_alive: bool) -> aiohttp.ClientSession:
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+        connector=(
+            aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE)
+            if keep_alive
+            else aiohttp.TCPConnector(limit=0, force_close=True)
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         # Each call has a deadline of its own; the session's timers would be a second opinion, rounded up.
         timeout=aiohttp.ClientTimeout(),

@@ -153,6 +153,7 @@ class LoadSpec:
         grace: How long after the last segment answers may still come in.
         in_flight_max: Requests under way at most; arrivals beyond it fail, and the run counts as saturated.
         degraded_header: The header by which a service marks a degraded answer (any value but empty, 0 or false).
+        keep_alive: Whether an arrival may use a connection that an earlier one left open.
 
     Raises:
         ConfigurationError: A setting that can't be meant; the error names it.
@@ -168,6 +169,9 @@ class LoadSpec:
     grace: Duration = 10.0
     in_flight_max: int = 2000
     degraded_header: str = "x-degraded"
+    # Arrivals are callers of their own. One that takes over another's connection may find that the service has just
+    # closed it, and then a client's habit is counted as the service's failure.
+    keep_alive: bool = False
 
     def __post_init__(self) -> None:
         if not _is_text(self.base_url, _URL):

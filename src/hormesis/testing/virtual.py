@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import selectors
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple, Unpack
@@ -31,6 +33,7 @@ __all__ = ["DeadlockError", "VirtualClock", "run_virtual"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_RESOLUTION = time.get_clock_info("monotonic").resolution
 _NAMED_TASKS_MAX = 10
 """Tasks that a deadlock's message names; more would hide the first."""
 
@@ -150,8 +153,14 @@ class _JumpingSelector(selectors.DefaultSelector):
         outside = self.threads > 0 or len(self.get_map()) > 1
         ready = super().select(min(timeout, self._patience) if outside else 0)
         if not ready:
-            self.now += timeout
+            self._jump(timeout)
         return ready
+
+    def _jump(self, timeout: float) -> None:
+        now = self.now + timeout
+        # The loop runs what is due before now plus a nanosecond. After a hundred days that sum is now itself, and a
+        # timer that is due this very moment would never be reached.
+        self.now = now if now + _RESOLUTION > now else math.nextafter(now, math.inf)
 
     @contextlib.contextmanager
     def waiting_for_thread(self) -> Iterator[None]:

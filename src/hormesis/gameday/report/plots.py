@@ -8,13 +8,13 @@ enter the drawing.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from hormesis.errors import MissingExtraError
-from hormesis.gameday.report import words
 from hormesis.gameday.results import GameDay, Outcome, Phase, StressResult
 
 try:
@@ -31,7 +31,7 @@ _SIZE = (7.6, 3.9)
 """Inches of 72 pixels: the width that a panel has when two stand side by side."""
 _POINTS_MAX = 240
 """Slices to a line: a point every two pixels. More can't be seen, and would make the page large."""
-_TEXT = 11.0
+_TEXT = 12.0
 
 
 def latency_range(gameday: GameDay) -> tuple[float, float]:
@@ -66,22 +66,34 @@ def timeline(
     Returns:
         An `<svg>` element that uses the variables `--ink`, `--quiet`, `--line`, `--dose` and those of the arms.
     """
-    paints = _Paints()
+    with mpl.rc_context():
+        mpl.rcdefaults()  # A style of the user's own would not fit the page.
+        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": key})
+        paints = _Paints()
+        buffer = io.StringIO()
+        figure = _figure(list(stress.outcomes.values()), colours, judged, latencies, paints)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return paints.put_into(_inlined(buffer.getvalue(), key))
+
+
+def _figure(
+    outcomes: Sequence[Outcome],
+    colours: Mapping[str, str],
+    judged: Collection[str],
+    latencies: tuple[float, float],
+    paints: _Paints,
+) -> Figure:
     figure = Figure(figsize=_SIZE)
     figure.patch.set_visible(False)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    figure.subplots_adjust(left=0.09, right=0.985, top=0.925, bottom=0.075, hspace=0.3)
-    outcomes = list(stress.outcomes.values())
+    figure.subplots_adjust(left=0.1, right=0.985, top=0.925, bottom=0.08, hspace=0.3)
     for axes in (upper, lower):
         _furnish(axes, paints)
         for outcome in outcomes[:1]:
             _shade(axes, outcome, paints)
     _goodput(upper, outcomes, colours, judged, paints)
     _latency(lower, outcomes, colours, latencies, paints)
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return paints.put_into(_inlined(buffer.getvalue(), key))
+    return figure
 
 
 class _Paints:
@@ -121,9 +133,9 @@ def _goodput(
     _title(axes, "goodput, requests/s", paints)
     for outcome in outcomes[:1]:
         axes.plot(*_line(outcome, "offered"), color=paints["--quiet"], linewidth=0.7)
-    for outcome in outcomes:
+    for outcome, width in zip(outcomes, _widths(), strict=False):
         colour = paints[colours[outcome.arm]]
-        axes.plot(*_line(outcome, "good"), color=colour, linewidth=1.7)
+        axes.plot(*_line(outcome, "good"), color=colour, linewidth=width)
         if outcome.arm in judged and any(slice_.degraded for slice_ in outcome.timeline):
             axes.plot(*_line(outcome, "degraded"), color=colour, linewidth=1.1, linestyle=(0, (3, 2)))
     axes.set_ylim(bottom=0)
@@ -138,16 +150,21 @@ def _latency(
     paints: _Paints,
 ) -> None:
     _title(axes, "p99 latency", paints)
-    for outcome in outcomes:
-        axes.plot(*_line(outcome, "p99", _worst), color=paints[colours[outcome.arm]], linewidth=1.4)
+    for outcome, width in zip(outcomes, _widths(), strict=False):
+        axes.plot(*_line(outcome, "p99", _worst), color=paints[colours[outcome.arm]], linewidth=width)
     axes.set_yscale("log")
     axes.set_ylim(*latencies)
     axes.yaxis.set_minor_locator(NullLocator())
     ticks = _ticks(*latencies)
-    axes.set_yticks(ticks, [words.duration(tick) for tick in ticks])
+    axes.set_yticks(ticks, [f"{tick:g} s" if tick >= 1 else f"{tick * 1000:g} ms" for tick in ticks])
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter("{x:g} s")
+
+
+def _widths() -> Iterator[float]:
+    """Yield line widths: the first arm's line is the widest, so that it shows beneath another that coincides."""
+    return itertools.chain((3.0,), itertools.repeat(1.5))
 
 
 def _title(axes: Axes, text: str, paints: _Paints) -> None:

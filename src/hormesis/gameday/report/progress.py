@@ -115,7 +115,8 @@ class _Lines:
 
     def plan(self, title: str, seconds: float, stresses: Sequence[str], arms: Sequence[str]) -> None:
         self._began = time.monotonic()
-        self.step(f"{title}: {', '.join(stresses)}; on {' and '.join(arms)}; about {words.duration(seconds)}")
+        what = f"{words.counted(len(stresses), 'stress', 'stresses')} on {' and '.join(arms)}"
+        self._say(f"{title}: {what}, about {words.duration(seconds)}")
 
     def step(self, text: str) -> None:
         self._say(text)
@@ -149,13 +150,20 @@ class _Live:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, get_renderable=self._picture, auto_refresh=False, transient=True)
         self._title = ""
         self._seconds = 0.0
         self._began = time.monotonic()
         self._doing = ""
         self._arms: dict[str, _Arm] = {}
         self._drawn = 0.0
+        # stdout is left alone: it may go to a file or another program.
+        self._live = Live(
+            console=console,
+            get_renderable=self._picture,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+        )
 
     def plan(self, title: str, seconds: float, stresses: Sequence[str], arms: Sequence[str]) -> None:
         self._title, self._seconds, self._began = title, seconds, time.monotonic()
@@ -198,7 +206,7 @@ class _Live:
         overall.add_column(ratio=1)
         overall.add_column(no_wrap=True)
         overall.add_row(
-            ProgressBar(total=max(self._seconds, elapsed), completed=elapsed),
+            ProgressBar(total=max(self._seconds, elapsed), completed=elapsed, complete_style="cyan"),
             Text(f"{_clock(elapsed)} gone, {_clock(left)} left", style="dim"),
         )
         lines = [line for name, arm in self._arms.items() for line in arm.lines(name)]

@@ -65,10 +65,9 @@ def print_report(gameday: GameDay, console: Console, page: str | Path | None = N
         _say(console, said)
     _section(console, "Missed", _missed(gameday))
     _section(console, "What acted", _acted(gameday))
-    console.print()
     if page is not None:
+        console.print()
         console.print(text(f"Report: {page}"), soft_wrap=True)
-    console.print(text(f"Repeat: {words.command(gameday)}", "dim"), soft_wrap=True)
 
 
 def text(said: object, style: str = "") -> Text:
@@ -78,7 +77,7 @@ def text(said: object, style: str = "") -> Text:
 
 def _columns(gameday: GameDay, *, heading: bool) -> Table:
     """Return a table whose columns stand where those of its siblings stand: all but the last have fixed widths."""
-    table = Table(box=None, expand=True, show_header=heading, pad_edge=False, header_style="dim")
+    table = Table(box=None, expand=True, show_header=heading, pad_edge=False, collapse_padding=True, header_style="dim")
     arm_width = min(_ARM_WIDTH_MAX, max(map(len, gameday.arms), default=0))
     verdicts = {outcome.verdict for stress in gameday.stresses for outcome in stress.outcomes.values()}
     table.add_column(width=arm_width + 2, no_wrap=True)
@@ -108,7 +107,7 @@ def _rows(gameday: GameDay, stress: StressResult) -> Table:
 
 def _missed(gameday: GameDay) -> Findings:
     for stress in gameday.stresses:
-        missed = [outcome for arm in gameday.judged if (outcome := stress.outcomes[arm]).verdict is Verdict.FAILED]
+        missed = [outcome for outcome in stress.outcomes.values() if outcome.verdict is Verdict.FAILED]
         if missed:
             yield stress.name, [words.what_happened(outcome) for outcome in missed]
 
@@ -135,5 +134,7 @@ def _say(console: Console, said: str, style: str = "", indent: int = 0) -> None:
     width = min(console.width, _WIDTH_MAX)
     hanging = " " * (indent + 2 if indent else 0)
     plain = words.unbroken(text(said).plain)
-    wrapped = textwrap.fill(plain, width, initial_indent=" " * indent, subsequent_indent=hanging)
+    wrapped = textwrap.fill(
+        plain, width, initial_indent=" " * indent, subsequent_indent=hanging, break_on_hyphens=False
+    )
     console.print(Text(wrapped.replace("\u00a0", " "), style), soft_wrap=True)

@@ -20,14 +20,17 @@ __all__ = [
     "acted",
     "back_in",
     "command",
+    "counted",
     "degraded_share",
     "duration",
     "errors",
     "goodput",
     "headline",
     "metric",
+    "missed_in",
     "percent",
     "recovery",
+    "send_lag",
     "standing",
     "stats_of",
     "summary",
@@ -95,7 +98,7 @@ def duration(value: float) -> str:
         return f"{_up(value * 1000, 1):g} ms"
     if value < 10:
         return f"{_up(value, 100):.2f}".removesuffix("0") + " s"
-    return f"{_up(value, 10):g} s" if value < 60 else format_seconds(value)
+    return f"{_up(value, 10):g} s" if value < 60 else format_seconds(math.ceil(value))
 
 
 def _up(value: float, steps: int) -> float:
@@ -107,6 +110,11 @@ def metric(name: str, value: float) -> str:
     return duration(value) if name.startswith("p") else percent(value)
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Write a count with its noun, in the plural if need be."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def unbroken(said: str) -> str:
     """Return a sentence in which no line breaks between a number and its unit."""
     return re.sub(r"(?<=\d) (?=(%|ms|s)(?!\w))", "\u00a0", said)
@@ -115,9 +123,9 @@ def unbroken(said: str) -> str:
 def errors(stats: RouteStats, shown: int) -> str:
     """List the most frequent kinds of failure with their counts, and sum up the others."""
     kinds = sorted(stats.errors.items(), key=lambda kind: -kind[1])
-    listed = [f"{_shortened(kind)} {count}" for kind, count in kinds[:shown]]
+    listed = [f"{count:,}x {_shortened(kind)}" for kind, count in kinds[:shown]]
     if rest := kinds[shown:]:
-        listed.append(f"{_counted(len(rest), 'other kind')} {sum(count for _, count in rest)}")
+        listed.append(f"{sum(count for _, count in rest):,}x of {counted(len(rest), 'other kind')}")
     return ", ".join(listed)
 
 
@@ -136,7 +144,7 @@ def headline(gameday: GameDay) -> str:
         return "No arm was judged."
     arms = _and(gameday.judged)
     hold, miss = ("holds its", "misses its") if len(gameday.judged) == 1 else ("hold their", "miss their")
-    total = _counted(len(gameday.stresses), "stress", "stresses")
+    total = counted(len(gameday.stresses), "stress", "stresses")
     worst = [standing(gameday, [stress]) for stress in gameday.stresses]
     failed, unknown = worst.count(Verdict.FAILED), worst.count(Verdict.INCONCLUSIVE)
     degraded = worst.count(Verdict.DEGRADED)
@@ -171,7 +179,7 @@ def _survival(gameday: GameDay, arm: str) -> str:
     failed = [name for name, verdict in verdicts if verdict is Verdict.FAILED]
     degraded = [name for name, verdict in verdicts if verdict is Verdict.DEGRADED]
     held = sum(verdict.held for _, verdict in verdicts)
-    said = f"{arm} survives {held} of {_counted(len(verdicts), 'failure mode')}"
+    said = f"{arm} survives {held} of {counted(len(verdicts), 'failure mode')}"
     said += f" ({_and(degraded)} with degraded answers)" if degraded else ""
     said += f"; it does not survive {_and(failed)}" if failed else ""
     return said + "."
@@ -193,6 +201,12 @@ def what_happened(outcome: Outcome) -> str:
     return "; ".join(said)
 
 
+def missed_in(outcome: Outcome) -> str:
+    """Name the phases in which objectives were missed; empty when none was."""
+    phases = dict.fromkeys(check.phase for check in outcome.checks if check.held is False)
+    return f"in {_and(phases)}" if phases else ""
+
+
 def recovery(outcome: Outcome) -> str:
     """Say when answers were back to normal."""
     after = outcome.recovered_after
@@ -203,7 +217,10 @@ def recovery(outcome: Outcome) -> str:
 
 def back_in(outcome: Outcome) -> str:
     """Say the same for a cell of a table."""
-    return "never" if outcome.recovered_after is None else duration(outcome.recovered_after)
+    after = outcome.recovered_after
+    if after is None:
+        return "never"
+    return duration(after) if after > 0 else "at once"
 
 
 def _contained(stats: RouteStats) -> str:
@@ -224,7 +241,7 @@ def _missed(checks: Sequence[Check]) -> str:
             measured, wanted = metric(check.metric, check.measured), metric(check.metric, check.wanted)
             said.append(f"{who}{check.metric} {measured}{when} (objective {wanted})")
     if more := checks[_MISSED_SHOWN:]:
-        said.append(f"and {_counted(len(more), 'other objective')} missed")
+        said.append(f"and {counted(len(more), 'other objective')} missed")
     return ", ".join(said)
 
 
@@ -254,17 +271,17 @@ def _done(part: Acted) -> str:
 def _phrase(part: str, key: str, count: int) -> str:
     match part, key:
         case "retry", "retried":
-            return f"made {_counted(count, 'more attempt')}"
+            return f"made {counted(count, 'more attempt')}"
         case "retry", "succeeded":
             return f"{count:,} of them brought the answer"
         case "retry", "gave up":
-            return f"gave up on {_counted(count, 'call')}"
+            return f"gave up on {counted(count, 'call')}"
         case "timeout", "cut off":
-            return f"cut off {_counted(count, 'attempt')}"
+            return f"cut off {counted(count, 'attempt')}"
         case "fallback", "had no answer":
-            return f"had no answer for {_counted(count, 'call')}"
+            return f"had no answer for {counted(count, 'call')}"
         case _, "refused" | "queued" | "cut off" | "answered":
-            return f"{key} {_counted(count, 'call')}"
+            return f"{key} {counted(count, 'call')}"
         case _:
             return f"{key} {count:,}x"
 
@@ -276,21 +293,31 @@ def _first(first: float) -> str:
 
 
 def command(gameday: GameDay) -> str:
-    """Return the command that repeats the game day."""
-    return f"hormesis gameday {shlex.quote(gameday.file)}"
+    """Return the command that repeats the game day: the same stresses from the same seed."""
+    chosen = (
+        [part for stress in gameday.stresses for part in ("--only", stress.name)] if gameday.left_out else ["--all"]
+    )
+    return shlex.join(["hormesis", "gameday", "--seed", str(gameday.seed), *chosen, gameday.file])
+
+
+def send_lag(outcome: Outcome) -> str:
+    """Say how punctual the load was."""
+    if not math.isfinite(outcome.lag_p99):
+        return "the load generator could not keep up"
+    return f"load sent at most {duration(outcome.lag_p99)} late (p99)"
 
 
 def _reasons(outcome: Outcome, *, before: str, after: str = "") -> str:
-    reasons = "; ".join(reason.rstrip(".") for reason in outcome.reasons)
-    return f"{before}{reasons}{after}" if reasons else ""
+    """Name the most important reason and how many more there are; an early end is told elsewhere."""
+    reasons = [reason.rstrip(".") for reason in outcome.reasons if not outcome.aborted or outcome.aborted not in reason]
+    if not reasons:
+        return ""
+    more = f", and {counted(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
+    return f"{before}{reasons[0]}{more}{after}"
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _ERROR_KIND_LENGTH else text[: _ERROR_KIND_LENGTH - 1] + "…"
-
-
-def _counted(count: int, noun: str, plural: str = "") -> str:
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def _and(names: Iterable[str]) -> str:
