@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from types import CodeType, FrameType
 from typing import Any
 
@@ -20,6 +22,9 @@ settings.register_profile("hormesis", deadline=None, max_examples=60, suppress_h
 settings.load_profile("hormesis")
 
 
+PATIENCE = 20.0
+"""Seconds after which something that should happen won't."""
+
 MachineOf = Callable[[Policy, type[Any]], Any]
 
 
@@ -33,6 +38,28 @@ def machine_of() -> MachineOf:
         return policy._registry.get(Address(policy.name, part.slot.key), part, part.machine)
 
     return find
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], None]:
+    """Return the function that waits for something which other threads bring about."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        give_up = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < give_up
+            time.sleep(0.001)
+
+    return wait
+
+
+@pytest.fixture
+def held() -> Iterator[Future[int]]:
+    """Something for a call to wait for; it comes at the end at the latest, so that no thread stays behind."""
+    future: Future[int] = Future()
+    yield future
+    if not future.done():
+        future.set_result(0)
 
 
 @dataclasses.dataclass

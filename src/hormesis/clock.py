@@ -21,11 +21,11 @@ class Clock(Protocol):
         """Seconds since some fixed moment; never goes back."""
         ...
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         """Block the calling thread."""
         ...
 
-    async def sleep_async(self, seconds: float) -> None:
+    async def sleep_async(self, seconds: float, /) -> None:
         """Suspend the calling task."""
         ...
 

@@ -19,7 +19,7 @@ from hormesis.units import Duration, seconds
 __all__ = ["TravellingDeadline", "check_deadline", "current_deadline", "deadline", "remaining"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)  # not frozen: one is made for every timed attempt, and that would cost twice as much
 class TravellingDeadline:
     """A moment on a clock by which the answer is due; the clock goes along, since two clocks can't be compared."""
 

@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import math
+import os
 import random
 import re
 import sys
@@ -251,6 +252,16 @@ def test_a_stress_that_is_not_survived_is_told_by_its_missed_objectives() -> Non
     )
 
 
+def test_an_objective_that_could_not_be_judged_is_not_called_missed() -> None:
+    """Too few requests are neither held nor missed."""
+    first, *others = THREE[0].outcomes["bare"].checks
+    unknown = [dataclasses.replace(check, held=None) for check in others]
+    bare = dataclasses.replace(THREE[0].outcomes["bare"], checks=[first, *unknown])
+    assert "p99" not in words.what_happened(bare)
+    assert words.missed_in(bare) == "in contained"
+    assert words.missed_in(dataclasses.replace(bare, checks=unknown)) == ""
+
+
 def test_a_failure_without_missed_objectives_is_told_by_its_reasons() -> None:
     """Reasons stand in where no check says why."""
     bare = changed(THREE[0], "bare", checks=[], reasons=["It never came back."], recovered_after=None).outcomes["bare"]
@@ -274,6 +285,8 @@ def test_an_early_end_is_told() -> None:
         "protected: inconclusive: Too few requests; not seen back to normal; "
         "the dose was ended early: the shop did not answer"
     )
+    twice = ["the dose was ended early: the shop did not answer.", "Too few requests."]
+    assert words.what_happened(dataclasses.replace(outcome, reasons=twice)) == words.what_happened(outcome)
     held = dataclasses.replace(outcome, verdict=Verdict.SURVIVED, aborted="")
     assert words.what_happened(held) == "protected: survives it: no requests in contained; not seen back to normal"
 
@@ -296,7 +309,7 @@ def test_the_summary_names_what_each_arm_does_not_survive() -> None:
         ("survived", "protected holds its objectives under 1 stress."),
         (
             "survived degraded",
-            "protected holds its objectives under 2 stresses, under 1 of them with degraded answers.",
+            "protected holds its objectives under 2 stresses, 1 of them with degraded answers.",
         ),
         ("survived failed", "protected misses its objectives under 1 of 2 stresses."),
         ("failed inconclusive", "protected misses its objectives under 1 of 2 stresses; 1 inconclusive."),
@@ -359,7 +372,7 @@ def test_the_command_repeats_this_very_run() -> None:
 def test_a_load_that_was_not_sent_as_planned_is_told() -> None:
     """The send lag is said as it was; a generator that dropped arrivals has none."""
     bare = THREE[0].outcomes["bare"]
-    assert words.send_lag(bare) == "load sent at most 0.4 ms late (p99)"
+    assert words.send_lag(bare) == "send lag 0.4 ms at p99"
     assert words.send_lag(dataclasses.replace(bare, lag_p99=math.inf)) == "the load generator could not keep up"
 
 
@@ -552,10 +565,18 @@ def test_a_timeline_follows_the_theme_and_repeats() -> None:
     assert set(re.findall(r"var\(([^)]+)\)", svg)) == {"--ink", "--quiet", "--line", "--dose", "--bare", "--protected"}
     assert set(re.findall(r"(?:fill|stroke): (#\w+)", svg)) == set()
     assert "goodput, requests/s</text>" in svg
+    assert re.match(r'<svg viewBox="[\d. ]+" role="img">', svg)  # no size of its own: it fills its panel
     assert svg == drawn(THREE[0])
     ids, others = (set(re.findall(r'\bid="([^"]+)"', each)) for each in (svg, drawn(THREE[0], key="b")))
     assert ids.isdisjoint(others)
     assert "nan" not in drawn(silent(THREE[0]))
+
+
+def test_degraded_answers_of_judged_arms_are_drawn() -> None:
+    """They have a dashed line of their own; arms that are not judged have none."""
+    assert drawn(THREE[0]).count("stroke-dasharray") == 1
+    assert "stroke-dasharray" not in drawn(dataclasses.replace(THREE[0], outcomes={"bare": THREE[0].outcomes["bare"]}))
+    assert drawn(THREE[2]).count("stroke-dasharray") == 1  # both arms answered degraded, one is judged
 
 
 def printed(day: GameDay, *, width: int = 80, terminal: bool = False) -> str:
@@ -597,7 +618,18 @@ def test_the_terminal_shows_text_as_it_is() -> None:
     assert "Nothing was stressed." in printed(gameday())
 
 
-def watched(console: Console) -> None:
+class Full(io.StringIO):
+    """A file to which nothing can be written."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        super().__init__()
+        self._error = error or OSError("disk full")
+
+    def write(self, text: str) -> int:
+        raise self._error
+
+
+def watched(console: Console | None) -> None:
     """A short game day, as its runner tells it."""
     watching = observer(console)
     watching.step("preparing")
@@ -639,17 +671,26 @@ def test_progress_is_redrawn_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert "[shop]" in shown
     hidden, back = shown.rfind("\x1b[?25l"), shown.rfind("\x1b[?25h")
     assert -1 < hidden < back
+    assert "\x1b[2K" in shown[back:]
 
 
 def test_a_display_that_breaks_never_harms_the_run(caplog: pytest.LogCaptureFixture) -> None:
     """The first error takes the display off and is logged once; the runner hears of nothing."""
     for terminal in (True, False):
         caplog.clear()
-        broken = io.StringIO()
-        console = Console(file=broken, width=80, force_terminal=terminal, _environ={"TERM": "xterm"})
-        broken.close()
-        watched(console)
+        watched(Console(file=Full(), width=80, force_terminal=terminal, _environ={"TERM": "xterm"}))
         assert [record.message for record in caplog.records] == ["the progress display raised and was taken off"]
+
+
+def test_a_reader_of_the_progress_may_leave(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A closed stderr takes the display off, and leaves the run and its stdout alone."""
+    monkeypatch.setattr(sys, "stderr", Full(BrokenPipeError()))
+    watched(None)
+    assert "taken off" in caplog.text
+    os.write(1, b"the report")
+    assert capfd.readouterr().out == "the report"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 import functools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -164,19 +163,6 @@ def is_async(colour: Colour) -> bool:
 def dependency() -> type[Dependency]:
     """Return the class of scripted dependencies."""
     return Dependency
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], object]], None]:
-    """Return the function that waits for something which other threads bring about."""
-
-    def wait(condition: Callable[[], object]) -> None:
-        give_up = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < give_up
-            time.sleep(0.001)
-
-    return wait
 
 
 class Heard:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -14,15 +13,6 @@ import hormesis as hm
 from hormesis.core.breaker import BreakerState
 
 SHORT = "20ms"
-
-
-@pytest.fixture
-def held() -> Any:
-    """A step that stays inside; resolved at the end, so that no thread stays behind."""
-    future: Future[int] = Future()
-    yield future
-    if not future.done():
-        future.set_result(0)
 
 
 def test_a_zombie_keeps_its_place(dependency: Any, held: Any, machine_of: Any, until: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -15,15 +14,6 @@ import hormesis as hm
 from hormesis.testing import ManualClock, VirtualClock, run_virtual
 
 SHORT = "20ms"
-
-
-@pytest.fixture
-def held() -> Any:
-    """A step that stays inside; resolved at the end, so that no thread stays behind."""
-    future: Future[int] = Future()
-    yield future
-    if not future.done():
-        future.set_result(0)
 
 
 def test_a_timeout_cuts_an_attempt_off(colour: Any, dependency: Any, held: Any, heard: Any, is_async: bool) -> None:

@@ -34,14 +34,20 @@ class Tally(NamedTuple):
 class Window(Protocol):
     """What a breaker needs of a window. All verbs but `tick` want the breaker's lock held."""
 
-    timed: bool
-    """Whether the window slides with time."""
+    @property
+    def timed(self) -> bool:
+        """Whether the window slides with time."""
+        ...
 
-    tick: Callable[[], object]
-    """Counts an unremarkable success, without a lock, ..."""
+    @property
+    def tick(self) -> Callable[[], object]:
+        """Counts an unremarkable success, without a lock, ..."""
+        ...
 
-    ticks_until: float
-    """... up to this time; from then on a success is to be `record`ed like any call."""
+    @property
+    def ticks_until(self) -> float:
+        """... up to this time; from then on a success is to be `record`ed like any call."""
+        ...
 
     def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Count any call that ended, and return what the window holds now."""

@@ -133,7 +133,8 @@ class Layer:
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a synchronous function, in the calling thread unless the timeout has threads."""
-        target, target_args, target_kwargs = function, args, kwargs
+        target: Callable[..., Any] = function
+        target_args, target_kwargs = args, kwargs
         if self.inner is not None:
             target, target_args, target_kwargs = self.inner.run, (function, args, kwargs), _NOTHING
         scope = None if self.deadline is None else self._open_deadline(self.deadline)
@@ -199,7 +200,8 @@ class Layer:
         self, function: Callable[..., Awaitable[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Call an asynchronous function; the same journey, line by line."""
-        target, target_args, target_kwargs = function, args, kwargs
+        target: Callable[..., Any] = function
+        target_args, target_kwargs = args, kwargs
         if self.inner is not None:
             target, target_args, target_kwargs = self.inner.run_async, (function, args, kwargs), _NOTHING
         scope = None if self.deadline is None else self._open_deadline(self.deadline)
@@ -306,8 +308,9 @@ class Layer:
 
         limit, by_deadline = self._time_left()
         scope = None if by_deadline else _DeadlineScope(self.policy, self.clock, limit)
+        timer = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as timer:
+            async with timer:
                 return await target(*args, **kwargs)
         except TimeoutError:
             if not timer.expired():

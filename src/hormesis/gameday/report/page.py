@@ -40,7 +40,7 @@ def write_page(gameday: GameDay, path: str | Path) -> None:
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["unbroken"] = words.unbroken
-    template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text("utf-8"))
+    template = environment.from_string(files("hormesis.gameday.report").joinpath("page.html.j2").read_text("utf-8"))
     page = template.render(
         gameday=gameday,
         words=words,

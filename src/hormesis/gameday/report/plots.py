@@ -133,9 +133,9 @@ def _goodput(
     _title(axes, "goodput, requests/s", paints)
     for outcome in outcomes[:1]:
         axes.plot(*_line(outcome, "offered"), color=paints["--quiet"], linewidth=0.7)
-    for outcome, width in zip(outcomes, _widths(), strict=False):
+    for outcome, (width, alpha) in zip(outcomes, _strokes(), strict=False):
         colour = paints[colours[outcome.arm]]
-        axes.plot(*_line(outcome, "good"), color=colour, linewidth=width)
+        axes.plot(*_line(outcome, "good"), color=colour, linewidth=width, alpha=alpha)
         if outcome.arm in judged and any(slice_.degraded for slice_ in outcome.timeline):
             axes.plot(*_line(outcome, "degraded"), color=colour, linewidth=1.1, linestyle=(0, (3, 2)))
     axes.set_ylim(bottom=0)
@@ -150,8 +150,8 @@ def _latency(
     paints: _Paints,
 ) -> None:
     _title(axes, "p99 latency", paints)
-    for outcome, width in zip(outcomes, _widths(), strict=False):
-        axes.plot(*_line(outcome, "p99", _worst), color=paints[colours[outcome.arm]], linewidth=width)
+    for outcome, (width, alpha) in zip(outcomes, _strokes(), strict=False):
+        axes.plot(*_line(outcome, "p99", _worst), color=paints[colours[outcome.arm]], linewidth=width, alpha=alpha)
     axes.set_yscale("log")
     axes.set_ylim(*latencies)
     axes.yaxis.set_minor_locator(NullLocator())
@@ -162,9 +162,9 @@ def _latency(
     axes.xaxis.set_major_formatter("{x:g} s")
 
 
-def _widths() -> Iterator[float]:
-    """Yield line widths: the first arm's line is the widest, so that it shows beneath another that coincides."""
-    return itertools.chain((3.0,), itertools.repeat(1.5))
+def _strokes() -> Iterator[tuple[float, float]]:
+    """Yield width and opacity: the first arm's line is broad and soft, and shows beneath one that coincides with it."""
+    return itertools.chain(((5.0, 0.6),), itertools.repeat((1.8, 1.0)))
 
 
 def _title(axes: Axes, text: str, paints: _Paints) -> None:

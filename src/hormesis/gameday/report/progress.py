@@ -65,9 +65,16 @@ def observer(console: Console | None = None) -> Observer:
     Args:
         console: Where to write; stderr by default.
     """
-    console = console or Console(stderr=True)
+    console = console or _Stderr(stderr=True)
     live = console.is_terminal and not console.is_dumb_terminal and not console.options.ascii_only
     return _Guarded(_Live(console) if live else _Lines(console))
+
+
+class _Stderr(Console):
+    """A console whose reader may leave: an error like any other, which ends neither the process nor its stdout."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 class _Guarded:
@@ -206,7 +213,7 @@ class _Live:
         overall.add_column(ratio=1)
         overall.add_column(no_wrap=True)
         overall.add_row(
-            ProgressBar(total=max(self._seconds, elapsed), completed=elapsed, complete_style="cyan"),
+            ProgressBar(max(self._seconds, elapsed), elapsed, complete_style="cyan", finished_style="cyan"),
             Text(f"{_clock(elapsed)} gone, {_clock(left)} left", style="dim"),
         )
         lines = [line for name, arm in self._arms.items() for line in arm.lines(name)]

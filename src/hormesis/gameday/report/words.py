@@ -153,7 +153,7 @@ def headline(gameday: GameDay) -> str:
         return f"{arms} {miss} objectives under {failed} of {total}{apart}."
     if unknown:
         return f"Whether {arms} {hold} objectives can't be told: {unknown} of {total} inconclusive."
-    apart = f", under {degraded} of them with degraded answers" if degraded else ""
+    apart = f", {degraded} of them with degraded answers" if degraded else ""
     return f"{arms} {hold} objectives under {total}{apart}."
 
 
@@ -304,7 +304,7 @@ def send_lag(outcome: Outcome) -> str:
     """Say how punctual the load was."""
     if not math.isfinite(outcome.lag_p99):
         return "the load generator could not keep up"
-    return f"load sent at most {duration(outcome.lag_p99)} late (p99)"
+    return f"send lag {duration(outcome.lag_p99)} at p99"
 
 
 def _reasons(outcome: Outcome, *, before: str, after: str = "") -> str:

@@ -1,0 +1,106 @@
+"""Synchronous calls that are interrupted: by Ctrl-C, or by a permit that comes while its caller gives up."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+import hormesis as hm
+from hormesis.core.bulkhead import BulkheadMachine
+from hormesis.policy.journey import Layer
+
+
+def press_ctrl_c() -> None:
+    """Interrupt the main thread, as a user does."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_function_that_is_interrupted(error: type[BaseException], machine_of: Any) -> None:
+    """An interrupt comes out at once: it is neither retried, nor answered, nor counted, and all permits are back."""
+    policy = hm.Policy(
+        hm.Fallback(value=0),
+        hm.Deadline("20s"),
+        hm.Retry(on="any", delay=0),
+        hm.CircuitBreaker(minimum_calls=1),
+        hm.Bulkhead(1),
+    )
+    calls = 0
+
+    def interrupted() -> None:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    with pytest.raises(error):
+        policy.call(interrupted)
+    assert calls == 1
+    assert hm.remaining() is None
+    assert machine_of(policy, hm.Bulkhead).in_flight == 0
+    assert machine_of(policy, hm.CircuitBreaker).tally(0.0) == (0, 0, 0)
+
+
+def test_an_interrupt_while_waiting_in_the_queue(machine_of: Any) -> None:
+    """Who is interrupted in the queue leaves it, and a permit that comes later goes to somebody else."""
+    policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait="20s"))
+    bulkhead = machine_of(policy, hm.Bulkhead)
+    permit = bulkhead.acquire(0.0)
+
+    def interrupt() -> None:
+        while not bulkhead.queued:
+            pass
+        press_ctrl_c()
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        policy.call(int)
+    interrupter.join()
+    assert bulkhead.queued == 0
+    bulkhead.put_back(permit)
+    assert policy.call(int) == 0
+
+
+def test_an_interrupt_while_a_thread_works(held: Future[int], machine_of: Any, until: Any) -> None:
+    """The thread that is left behind by Ctrl-C keeps its place until it really ends, like any that is left behind."""
+    policy = hm.Policy(hm.Bulkhead(1), hm.Timeout("20s", threads=1), hm.CircuitBreaker(minimum_calls=1))
+    bulkhead = machine_of(policy, hm.Bulkhead)
+
+    def work() -> None:
+        press_ctrl_c()
+        held.result(20)
+
+    with pytest.raises(KeyboardInterrupt):
+        policy.call(work)
+    assert bulkhead.in_flight == 1
+    held.set_result(0)
+    until(lambda: bulkhead.in_flight == 0)
+    assert machine_of(policy, hm.CircuitBreaker).tally(0.0) == (0, 0, 0)
+
+
+def test_a_permit_that_comes_while_its_caller_gives_up(race: Any, sweep_interleavings: Any, machine_of: Any) -> None:
+    """Between any two instructions of a caller that waits and gives up, a permit may come: it is used or passed on."""
+
+    def make() -> Any:
+        policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait="1ms"))
+        bulkhead = machine_of(policy, hm.Bulkhead)
+        permit = bulkhead.acquire(0.0)
+
+        def call() -> None:
+            with contextlib.suppress(hm.BulkheadFull):
+                policy.call(int)
+
+        def check() -> None:
+            assert (bulkhead.in_flight, bulkhead.queued) == (0, 0)
+
+        return race(first=call, second=lambda: bulkhead.put_back(permit), check=check, lock=bulkhead._lock)
+
+    inside = [Layer._queue, Layer._enqueue, Layer._after_wait, BulkheadMachine.enqueue, BulkheadMachine.leave]
+    assert sweep_interleavings(make, inside) > 50
