@@ -117,6 +117,8 @@ def _cut_in(race: Race, codes: set[CodeType], place: int) -> bool:
         return trace
 
     before = sys.gettrace()
+    # CPython 3.12 traces instructions only if a frame has asked for that before tracing begins.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         race.first()

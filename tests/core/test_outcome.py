@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from hormesis import outcome
@@ -52,35 +51,6 @@ def _own_table(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_kinds_of_the_standard_librarys_exceptions(error: Exception, kind: FailureKind) -> None:
     """Every exception of the standard library is the kind of failure that it means."""
-    assert classify(error) is kind
-
-
-def _status(status: int) -> httpx.HTTPStatusError:
-    request = httpx.Request("GET", "http://stock")
-    return httpx.HTTPStatusError("", request=request, response=httpx.Response(status, request=request))
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (httpx.ConnectError(""), FailureKind.CONNECT),
-        (httpx.ConnectTimeout(""), FailureKind.CONNECT),
-        (httpx.PoolTimeout(""), FailureKind.CONNECT),
-        (httpx.ReadTimeout(""), FailureKind.TIMEOUT),
-        (httpx.ReadError(""), FailureKind.UNAVAILABLE),
-        (httpx.RemoteProtocolError(""), FailureKind.UNAVAILABLE),
-        (httpx.UnsupportedProtocol(""), FailureKind.INVALID),
-        (_status(404), FailureKind.INVALID),
-        (_status(408), FailureKind.TIMEOUT),
-        (_status(429), FailureKind.THROTTLED),
-        (_status(500), FailureKind.ERROR),
-        (_status(503), FailureKind.UNAVAILABLE),
-        (_status(504), FailureKind.TIMEOUT),
-    ],
-    ids=lambda value: f"{type(value).__name__}{getattr(getattr(value, 'response', None), 'status_code', '')}",
-)
-def test_kinds_of_httpxs_exceptions(error: Exception, kind: FailureKind) -> None:
-    """An httpx exception is the kind of failure that it means, with no registration by the user."""
     assert classify(error) is kind
 
 

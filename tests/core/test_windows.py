@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +17,11 @@ OUTCOMES = st.lists(st.tuples(st.integers(0, 15), st.booleans(), st.booleans()),
 
 
 def feed(window: Window, now: float, *, failed: bool, slow: bool) -> None:
-    """Count a call the way a breaker does: an unremarkable success without the lock, if the window takes it."""
-    if failed or slow or not window.succeed(now):
+    """Count a call the way a breaker does: an unremarkable success by a tick, as long as ticks count."""
+    if failed or slow or now >= window.ticks_until:
         window.record(now, failed=failed, slow=slow)
+    else:
+        window.tick()
 
 
 def tally_of(outcomes: list[Outcome]) -> Tally:
@@ -70,12 +74,15 @@ def test_a_cleared_window_holds_nothing(window: Window) -> None:
 
 
 def test_a_healthy_time_window_takes_successes_without_the_lock() -> None:
-    """Within a tenth, a success is counted by `succeed` alone; the first of each tenth is not."""
+    """Within a tenth, a success is counted by a tick alone; the first of each tenth is not."""
     window = TimeWindow(10.0)
-    assert not window.succeed(0.0)
-    window.record(0.0, failed=False, slow=False)
-    assert window.succeed(0.5)
-    assert not window.succeed(1.0)
+    assert window.ticks_until == -math.inf
+    window.record(0.3, failed=False, slow=False)
+    assert window.ticks_until == 1.0
+    window.tick()
+    assert window.tally(0.5) == Tally(2, 0, 0)
+    window.record(7.0, failed=False, slow=False)
+    assert window.ticks_until == 8.0
 
 
 def test_readings_are_not_counted() -> None:

@@ -56,7 +56,7 @@ def test_a_good_file(write: Write) -> None:
         hm.Timeout("500ms"),
     )
     assert policies["payments"].parts == (
-        hm.Fallback(value=[], on=["timeout", "rejected"]),
+        hm.Fallback(value=[], on=("timeout", "rejected")),
         hm.Bulkhead(5),
         hm.Timeout(1, threads=4),
     )
@@ -64,9 +64,13 @@ def test_a_good_file(write: Write) -> None:
 
 def test_policies_of_a_file_work(write: Write) -> None:
     """What a file describes can be called."""
+
+    def time_out() -> None:
+        raise TimeoutError
+
     policies = hm.load(write(GOOD))
     assert policies["payments"].call(len, "tea") == 3
-    assert policies["payments"].with_parts(hm.Timeout(5, cooperative=True)).call(lambda: {}["tea"]) == []
+    assert policies["payments"].with_parts(hm.Timeout(5, cooperative=True)).call(time_out) == []
 
 
 def test_an_order_as_given(write: Write) -> None:
@@ -95,7 +99,7 @@ def test_reading_a_file_again_keeps_the_state(write: Write, machine_of: Any) -> 
 def test_an_unknown_policy(write: Write) -> None:
     """Asking for a policy that the file has not got names those that it has."""
     policies = hm.load(write(GOOD))
-    with pytest.raises(KeyError, match="did you mean 'payments'.*known are: inventory, payments"):
+    with pytest.raises(KeyError, match=r"did you mean 'payments'.*known are: inventory, payments"):
         policies["payment"]
     assert "payment" not in policies
     assert policies.get("payment") is None
@@ -197,7 +201,8 @@ def test_files_that_are_none(tmp_path: Path, content: bytes | None, said: str) -
         path.write_bytes(content)
     with pytest.raises(hm.ConfigurationError) as caught:
         hm.load(path)
-    assert str(caught.value).startswith(f"{path}: {said}")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert said in str(caught.value)
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
@@ -232,7 +237,7 @@ def test_tables_of_higher_rooms(write: Write, sections: dict[str, Any]) -> None:
 
 
 def test_the_schema_of_a_policy_file() -> None:
-    """The schema knows every part and setting, refuses others, and takes the plain values of the one obvious setting."""
+    """The schema knows every part and setting, refuses others, and takes plain values for the one obvious setting."""
     whole = schema()
     assert whole["additionalProperties"] is False
     policy = whole["properties"]["policy"]["additionalProperties"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import hormesis as hm
-from hormesis.core.admission import Refusal, Transition
+from hormesis.core.admission import Permit, Refusal, Transition
 from hormesis.core.breaker import BreakerMachine, BreakerState
 from hormesis.core.bulkhead import BulkheadMachine
 from hormesis.outcome import Ending
@@ -26,6 +26,16 @@ class Three:
         self.narrow: BulkheadMachine = parts[2].machine(threading.Lock())
         self.gate = Gate([(parts[0], self.breaker), (parts[1], self.wide), (parts[2], self.narrow)])
 
+    def take(self) -> list[Permit] | Obstacle:
+        """Take every permit or none, as the journey does."""
+        permits: list[Permit] = []
+        for acquire in self.gate.acquire:
+            permit = acquire(0.0)
+            if isinstance(permit, Refusal):
+                return self.gate.back_out(permits, permit)
+            permits.append(permit)
+        return permits
+
     @property
     def in_flight(self) -> tuple[int, int]:
         return self.wide.in_flight, self.narrow.in_flight
@@ -37,10 +47,11 @@ class Three:
 def test_every_permit_is_taken_and_ended() -> None:
     """A call takes one permit of each part, and ends them all."""
     three = Three()
-    permits = three.gate.take(0.0)
+    permits = three.take()
     assert isinstance(permits, list)
     assert three.in_flight == (1, 1)
-    three.gate.succeed(permits, 0.0, 1.0)
+    for succeed in three.gate.succeed:
+        succeed(permits.pop(), 0.0, 1.0)
     assert three.in_flight == (0, 0)
 
 
@@ -48,7 +59,7 @@ def test_none_is_taken_when_one_refuses() -> None:
     """What was taken on the way to a refusal is put back, and leaves no trace."""
     three = Three()
     three.narrow.acquire(0.0)
-    assert three.gate.take(0.0) == Obstacle(2, Refusal("queue full", None, waitable=True))
+    assert three.take() == Obstacle(2, Refusal("queue full", None, waitable=True))
     assert three.in_flight == (0, 1)
     assert three.breaker.tally(0.0).calls == 0
 
@@ -82,7 +93,7 @@ def test_what_no_wait_would_help_with() -> None:
     """Waiting is no use when any part would refuse whatever becomes of the queue."""
     three = Three()
     three.narrow.acquire(0.0)
-    obstacle = three.gate.take(0.0)
+    obstacle = three.take()
     assert isinstance(obstacle, Obstacle)
     assert three.gate.refused_outright(obstacle, 0.0) is None
     three.trip()
@@ -94,7 +105,7 @@ def test_what_no_wait_would_help_with() -> None:
 def test_work_that_is_left_behind_keeps_its_places() -> None:
     """Of a call whose caller has gone, the breaker learns at once; the places are free when the work has ended."""
     three = Three()
-    permits = three.gate.take(0.0)
+    permits = three.take()
     assert isinstance(permits, list)
     later = three.gate.end_left_behind(permits, [Ending.FAILURE] * 3, 0.0, 1.0)
     assert three.breaker.state is BreakerState.OPEN

@@ -9,11 +9,11 @@ import pytest
 
 import hormesis as hm
 from hormesis.core.slots import Slot
-from hormesis.patterns.part import AdmissionPart
+from hormesis.patterns.part import AdmissionPart, Part
 
 DEADLINE, RETRY, BREAKER = hm.Deadline(5), hm.Retry(on="any"), hm.CircuitBreaker()
 FALLBACK, BULKHEAD, TIMEOUT = hm.Fallback(value=0), hm.Bulkhead(5), hm.Timeout(1)
-STANDARD = (DEADLINE, FALLBACK, RETRY, BREAKER, BULKHEAD, TIMEOUT)
+STANDARD: tuple[Part, ...] = (DEADLINE, FALLBACK, RETRY, BREAKER, BULKHEAD, TIMEOUT)
 
 
 def test_parts_are_arranged_whatever_order_they_come_in() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -21,15 +22,18 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    options = _parser().parse_args(argv)
-    command: Command = options.command
     try:
-        return command(options)
+        try:
+            options = _parser().parse_args(argv)
+            command: Command = options.command
+            return command(options)
+        finally:
+            sys.stdout.flush()  # so that a reader who has gone is noticed here, and not by Python on its way out
     except HormesisError as error:
         print(f"hormesis: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read the output has gone; Python would complain of that on its way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what Python still has to flush
         return 141
     except KeyboardInterrupt:
         print("hormesis: interrupted; nothing is left running", file=sys.stderr)

@@ -17,11 +17,9 @@ from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
-
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import load_experiment
-from hormesis.gameday.report import as_json, observer, print_report, write_page
+from hormesis.gameday.report import PatientConsole, as_json, observer, print_report, write_page
 from hormesis.gameday.results import GameDay
 from hormesis.gameday.runner import hold
 
@@ -68,7 +66,7 @@ def _report(gameday: GameDay, out: Path, *, as_data: bool) -> None:
     if as_data:
         print(json.dumps(as_json(gameday, samples=False), indent=2))
     else:
-        print_report(gameday, Console(), None if trouble else page)
+        print_report(gameday, PatientConsole(), None if trouble else page)
     if trouble is not None:
         reason = trouble.strerror or trouble
         raise ConfigurationError(f"--out {out}: the report can't be written: {reason}") from trouble

@@ -57,7 +57,7 @@ from hormesis import tables
 from hormesis.chaos import Fault, Kill, Pause, Spike, fault_from
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.results import Phase
-from hormesis.load import ArrivalProcess, Request
+from hormesis.load import ARRIVALS_MAX, ArrivalProcess, Request, Segment
 from hormesis.tables import Settings
 from hormesis.units import Duration, Rate, per_second, seconds
 
@@ -77,6 +77,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
+_ADDRESS = re.compile(r"([^\s/]+):(\d{1,5})", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +101,15 @@ class ProcessTable(Settings):
     port: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.command.strip():
+        if not self.command.strip() or "\0" in self.command:
             raise ConfigurationError.bad_value("command", self.command, "a command to run")
+        _check_env(self.env)
+        if self.ready is not None and not self.ready.startswith("/"):
+            raise ConfigurationError.bad_value("ready", self.ready, "an HTTP path like '/healthz'")
         seconds(self.ready_within, "ready_within")
         if self.restart_after is not None:
             seconds(self.restart_after, "restart_after", zero=True)
-        if self.port is not None and not 0 < self.port < 65536:
-            raise ConfigurationError.bad_value("port", self.port, "a port from 1 to 65535")
+        _check_port(self.port)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,31 @@ class Edge(Settings):
     to: str
     env: Mapping[str, str]
     port: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.address is None and ":" in self.to:
+            accepted = "a process, or an address such as '127.0.0.1:5432'"
+            raise ConfigurationError.bad_value("to", self.to, accepted)
+        _check_env(self.env)
+        _check_port(self.port)
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where the called one listens; None when it is a process of the system."""
+        match = _ADDRESS.fullmatch(self.to)
+        return (match[1], int(match[2])) if match and 0 < int(match[2]) < 65536 else None
+
+
+def _check_env(env: Mapping[str, str]) -> None:
+    """Refuse variables that no process can be given."""
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ConfigurationError.bad_value(f"env.{name}", value, "a name without '=', and no NUL in either")
+
+
+def _check_port(port: int | None) -> None:
+    if port is not None and not 0 < port < 65536:
+        raise ConfigurationError.bad_value("port", port, "a port from 1 to 65535")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +257,9 @@ class Arm(Settings):
 
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     judged: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_env(self.env)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,6 +407,8 @@ class Run(Settings):
             length = seconds(getattr(self, part), part, zero=True)
             if length >= seconds(getattr(self, whole), whole):
                 raise ConfigurationError.bad_value(part, getattr(self, part), f"less than the {whole}")
+        if self.tour is not None and not self.tour:
+            raise ConfigurationError.bad_value("tour", list(self.tour), "names of stresses; left out: all of them")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,7 +454,7 @@ class Experiment(Settings):
                 raise ConfigurationError(f"the name {name!r} takes letters, digits, spaces, '_.-', 64 at most")
         for name, edge in edges.items():
             _known(f"system.edge.{name}.from", "process", edge.from_, processes)
-            if ":" not in edge.to:
+            if edge.address is None:
                 _known(f"system.edge.{name}.to", "process", edge.to, processes)
         _unique("load.request", routes)
         _unique("stress", [stress.name for stress in self.stress])
@@ -435,7 +468,10 @@ class Experiment(Settings):
                 _known(f"{where}: process", "process", stress.process, processes)
             for route in stress.objective:
                 _known(f"{where}: objective", "request", route, routes)
-            self.lengths(stress)
+            expected = sum(segment.expected for segment in self.segments(stress))
+            if expected > ARRIVALS_MAX:
+                accepted = f"a rate that makes at most {ARRIVALS_MAX:,} requests of {where}, not {expected:,.0f}"
+                raise ConfigurationError.bad_value("load.rate", self.load.rate, accepted)
         if not self.stress:
             raise ConfigurationError.bad_value("stress", [], "at least one [[stress]]")
         if not self.arm:
@@ -461,6 +497,13 @@ class Experiment(Settings):
                 "run.recover_within"
             )
         return calm, dose, recovery
+
+    def segments(self, stress: Stress) -> list[Segment]:
+        """Return the load over the time of a stress."""
+        calm, dose, recovery = self.lengths(stress)
+        rate, fault = per_second(self.load.rate), stress.what
+        dosed = rate * fault.spike if isinstance(fault, Spike) else rate
+        return [Segment(calm, rate), Segment(dose, dosed), Segment(recovery, rate)]
 
     def limits(self, stress: Stress, route: str, phase: Phase) -> Limits:
         """Return what must hold for a route in a phase of a stress."""

@@ -160,7 +160,7 @@ class Outcome:
         recovered_after: Seconds from the dose's end until answers were as in calm again; None when they never were.
         acted: What the parts of its policies did.
         aborted: Why the dose was ended early; empty when it was not.
-        lag_p99: The load generator's own send lag.
+        lag_p99: The load generator's own send lag in seconds; infinite when it could not send all that was due.
         timeline: Slices of `bin_width` seconds.
         samples: Every request.
     """

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import hormesis
-from hormesis.chaos import Keeper, Spike, describe
+from hormesis.chaos import Keeper, describe
 from hormesis.gameday import verdict
 from hormesis.gameday.acted import summarise
 from hormesis.gameday.experiment import Abort, Experiment, Stress, folder_of
@@ -29,7 +29,7 @@ from hormesis.gameday.report.progress import Observer
 from hormesis.gameday.results import Acted, GameDay, Outcome, Phase, StressResult, Window
 from hormesis.gameday.system import ArmSystem, running
 from hormesis.gameday.together import together
-from hormesis.load import LAG_MAX, Answer, LoadSpec, RunResult, Samples, Segment
+from hormesis.load import LAG_MAX, Answer, LoadSpec, RunResult, Samples
 from hormesis.units import per_second, seconds
 
 __all__ = ["hold", "planned_seconds"]
@@ -199,12 +199,9 @@ class _Course:
 
     def _load(self) -> LoadSpec:
         load = self.experiment.load
-        rate = per_second(load.rate)
-        fault = self.stress.what
-        dosed = rate * fault.spike if isinstance(fault, Spike) else rate
         return LoadSpec(
             base_url=self.system.url,
-            segments=[Segment(self.calm, rate), Segment(self.dose, dosed), Segment(self.recovery, rate)],
+            segments=self.experiment.segments(self.stress),
             requests=[request.request() for request in load.request],
             # Of the stress and not of the arm: every arm gets the same arrivals.
             seed=f"{self.experiment.seed}/{self.stress.name}",

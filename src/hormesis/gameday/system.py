@@ -92,7 +92,7 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         proxies: dict[str, FaultProxy] = {}
         for name, edge in experiment.system.edge.items():
-            upstream = _address(edge.to) if ":" in edge.to else (_HOST, ports[edge.to])
+            upstream = edge.address or (_HOST, ports[edge.to])
             proxy = FaultProxy(name, upstream, seed=experiment.seed, port=edge.port or 0)
             proxies[name] = await stack.enter_async_context(proxy)
         settings = {
@@ -181,10 +181,3 @@ def _fill(text: str, known: Mapping[str, str], key: str) -> str:
     except (KeyError, IndexError, ValueError):
         accepted = "the placeholders " + ", ".join(f"{{{name}}}" for name in known)
         raise ConfigurationError.bad_value(key, text, accepted) from None
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigurationError.bad_value("system.edge: to", text, "a process, or an address such as '127.0.0.1:5432'")
-    return host, int(port)

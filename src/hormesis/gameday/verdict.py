@@ -112,10 +112,11 @@ def judge(
     Inconclusive beats failed where the measurement itself can't be trusted: a load generator that lagged, or a system
     that was not steady before the dose.
     """
+    if lag_p99 == math.inf:
+        return Verdict.INCONCLUSIVE, ["the load generator could not send every request that was due"]
     if lag_p99 > lag_max:
-        return Verdict.INCONCLUSIVE, [
-            f"the load generator lagged: p99 send lag {lag_p99 * 1000:.0f} ms, at most {lag_max * 1000:.0f} ms"
-        ]
+        lag, most = f"{lag_p99 * 1000:.0f} ms", f"{lag_max * 1000:.0f} ms"
+        return Verdict.INCONCLUSIVE, [f"the load generator lagged: p99 send lag {lag}, at most {most}"]
     if not found:
         return Verdict.INCONCLUSIVE, ["no objective speaks of it, so nothing can be held or missed"]
     unsteady = [check for check in found if check.phase is Phase.CALM and check.held is False]

@@ -51,8 +51,9 @@ class Gate:
 
     def back_out(self, permits: Sequence[Permit], refusal: Refusal) -> Obstacle:
         """Put back the permits that were taken before a part refused."""
-        for machine, permit in zip(self._machines, permits, strict=False):
-            machine.put_back(permit)
+        if permits:
+            for machine, permit in zip(self._machines, permits, strict=False):
+                machine.put_back(permit)
         return Obstacle(len(permits), refusal)
 
     def take_around(self, index: int, held: Permit, now: float) -> list[Permit] | Obstacle:

@@ -368,6 +368,8 @@ class Layer:
 
     def _queue(self, obstacle: Obstacle) -> list[Permit]:
         """Stand in a part's queue in the calling thread; returns all permits, or raises the rejection."""
+        if not obstacle.refusal.waitable:
+            raise self._rejection(obstacle)
         since = self._now()
         while True:
             patience = self._patience(obstacle, since)
@@ -385,6 +387,8 @@ class Layer:
 
     async def _queue_async(self, obstacle: Obstacle) -> list[Permit]:
         """Stand in a part's queue without blocking the loop."""
+        if not obstacle.refusal.waitable:
+            raise self._rejection(obstacle)
         import asyncio  # noqa: PLC0415
 
         since = self._now()

@@ -6,7 +6,7 @@
 
 from hormesis.gameday.report.page import write_page
 from hormesis.gameday.report.plain import as_json
-from hormesis.gameday.report.progress import Observer, observer
+from hormesis.gameday.report.progress import Observer, PatientConsole, observer
 from hormesis.gameday.report.terminal import print_report
 
-__all__ = ["Observer", "as_json", "observer", "print_report", "write_page"]
+__all__ = ["Observer", "PatientConsole", "as_json", "observer", "print_report", "write_page"]

@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("hormesis.gameday.report", "gameday") from error
 
-__all__ = ["Observer", "observer"]
+__all__ = ["Observer", "PatientConsole", "observer"]
 
 _REDRAW_SECONDS = 0.2
 _HISTORY_SECONDS = 24
@@ -65,15 +65,16 @@ def observer(console: Console | None = None) -> Observer:
     Args:
         console: Where to write; stderr by default.
     """
-    console = console or _Stderr(stderr=True)
+    console = console or PatientConsole(stderr=True)
     live = console.is_terminal and not console.is_dumb_terminal and not console.options.ascii_only
     return _Guarded(_Live(console) if live else _Lines(console))
 
 
-class _Stderr(Console):
+class PatientConsole(Console):
     """A console whose reader may leave: an error like any other, which ends neither the process nor its stdout."""
 
     def on_broken_pipe(self) -> None:
+        """Raise, where rich would end the process."""
         raise BrokenPipeError
 
 

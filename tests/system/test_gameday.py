@@ -1,0 +1,539 @@
+"""`hormesis gameday`, as its users start it: real processes, real proxies, real signals.
+
+The system is two copies of a small server, one asking the other over an edge. Phases are short, so nothing here depends
+on how fast the machine is: what is asked of an answer is whether it came, how it failed, or that a fault's own delay is
+in it. A load generator that lagged makes any verdict inconclusive, so verdicts are asked for again when that happened.
+
+Whatever a command starts inherits its environment. A mark in there finds all of it, the load generator and the keeper
+of process groups included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+Until = Callable[[Callable[[], object]], None]
+
+PATIENCE = 60.0
+"""Seconds after which a command that should end won't."""
+
+SERVER = """
+import http.server, json, os, sys, time, urllib.request
+
+BACK = os.environ.get("BACK_URL")
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        status, degraded = 200, False
+        if BACK and self.path != "/healthz":
+            try:
+                with urllib.request.urlopen(BACK + self.path, timeout=5) as answer:
+                    answer.read()
+            except OSError as error:
+                refused = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
+                status, degraded = 503 if refused else 502, False
+                if os.environ.get("PROTECTED"):
+                    status, degraded = 200, True
+                    act = {"event": "fallback_answered", "policy": "back", "part": "fallback", "at": time.monotonic()}
+                    with open(os.environ["HORMESIS_EVENTS"], "a") as events:
+                        events.write(json.dumps(act) + "\\n")
+        self.send_response(status)
+        if degraded:
+            self.send_header("X-Degraded", "stale")
+        self.end_headers()
+        self.wfile.write(b"x" * 4000)
+
+    def log_message(self, *arguments):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 200
+
+server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
+print("started", flush=True)
+server.serve_forever()
+"""
+
+EXPERIMENT = """
+title = "Two servers"
+seed = 3
+
+[run]
+calm = "400ms"
+dose = "800ms"
+recovery = "900ms"
+detection = "200ms"
+recover_within = "400ms"
+
+[system.process.front]
+command = "python server.py {port}"
+ready = "/healthz"
+
+[system.process.back]
+command = "python server.py {port}"
+ready = "/healthz"
+restart_after = "200ms"
+
+[system.edge.back]
+from = "front"
+to = "back"
+env = { BACK_URL = "http://{host}:{port}" }
+
+[load]
+to = "front"
+rate = "50/s"
+timeout = "400ms"
+
+[[load.request]]
+name = "browse"
+get = "/items/{id}"
+values = { id = { from = 1, to = 9 } }
+weight = 3
+
+[[load.request]]
+name = "home"
+get = "/"
+
+[objective.browse]
+success = 0.5
+contained = { success = 0.0 }
+recovered = { success = 0.0 }
+"""
+
+REFUSES = """
+[[stress]]
+name = "refuses"
+edge = "back"
+fault = { refuse = true }
+"""
+
+FAULTS = {
+    "slow": 'edge = "back"\nfault = { latency = "200ms" }',
+    "refuses": 'edge = "back"\nfault = { refuse = true }',
+    "resets": 'edge = "back"\nfault = { reset = "answer" }',
+    "black hole": 'edge = "back"\nfault = { black_hole = true }',
+    "thin": 'edge = "back"\nfault = { bandwidth = "20KB/s" }',
+    "paused": 'process = "back"\nfault = { pause = true }',
+    "killed": 'process = "back"\nfault = { kill = true }\nrecovery = "2s"',
+    "killed for good": 'process = "front"\nfault = { kill = true }\nrecovery = "2s"',
+    "rush": "fault = { spike = 3.0 }",
+}
+
+TWO_ARMS = """
+[arm.bare]
+[arm.protected]
+env = { PROTECTED = "yes" }
+"""
+
+
+class Command:
+    """A game day, running."""
+
+    def __init__(self, file: Path, *arguments: str, out: Path | None = None) -> None:
+        self.mark = uuid.uuid4().hex
+        self.out = out or file.parent / self.mark
+        self._said = file.parent / f"{self.mark}.stderr"
+        self._printed = file.parent / f"{self.mark}.stdout"
+        with self._said.open("wb") as said, self._printed.open("wb") as printed:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hormesis", "gameday", file.name, "--out", str(self.out), *arguments],
+                cwd=file.parent,
+                env={**os.environ, "HORMESIS_TEST_MARK": self.mark},
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=said,
+            )
+
+    @property
+    def stderr(self) -> str:
+        return self._said.read_text()
+
+    @property
+    def stdout(self) -> str:
+        return self._printed.read_text()
+
+    @property
+    def report(self) -> Any:
+        return json.loads((self.out / "report.json").read_text())
+
+    def outcomes(self, stress: str) -> Any:
+        return next(each for each in self.report["stresses"] if each["name"] == stress)["outcomes"]
+
+    def log(self, process: str, arm: str = "system") -> str:
+        return (self.out / "logs" / arm / f"{process}.log").read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        return self._process.wait(PATIENCE)
+
+    def left_running(self) -> list[str]:
+        """What it started and is still there, itself included."""
+        found = []
+        for each in Path("/proc").iterdir():
+            try:
+                if each.name.isdigit() and self.mark.encode() in (each / "environ").read_bytes():
+                    found.append((each / "cmdline").read_text())
+            except OSError:  # It has ended meanwhile, or is somebody else's.
+                continue
+        return found
+
+    def close(self) -> None:
+        """End it in order if it still runs; its processes are ended by its keeper in any case."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+
+
+@contextmanager
+def started(file: Path, *arguments: str, out: Path | None = None) -> Iterator[Command]:
+    command = Command(file, *arguments, out=out)
+    try:
+        yield command
+    finally:
+        command.close()
+
+
+def ended(file: Path, *arguments: str) -> tuple[int, Command]:
+    """Run one to its end; one whose load generator lagged says nothing of verdicts and is run again."""
+    for _ in range(3):
+        with started(file, *arguments) as command:
+            status = command.wait()
+        if not (command.out / "report.json").exists() or "generator" not in str(command.report["stresses"]):
+            break
+    return status, command
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the server and nothing else."""
+    path = tmp_path_factory.mktemp("gameday")
+    (path / "server.py").write_text(SERVER)
+    return path
+
+
+@pytest.fixture
+def write(folder: Path) -> Callable[[str], Path]:
+    """Return the function that writes an experiment beside the server."""
+
+    def write(text: str) -> Path:
+        path = folder / f"{uuid.uuid4().hex}.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def faults(folder: Path) -> dict[str, Command]:
+    """Every kind of fault, dosed in three game days side by side; the commands by the names of their stresses."""
+    file = folder / "faults.toml"
+    file.write_text(EXPERIMENT + "".join(f'[[stress]]\nname = "{name}"\n{text}\n' for name, text in FAULTS.items()))
+    names = list(FAULTS)
+    by_name: dict[str, Command] = {}
+    with ExitStack() as stack:
+        for chosen in (names[0:3], names[3:6], names[6:9]):
+            only = [word for name in chosen for word in ("--only", name)]
+            by_name |= dict.fromkeys(chosen, stack.enter_context(started(file, *only)))
+        for command in by_name.values():
+            assert command.wait() in (0, 1), command.stderr
+    return by_name
+
+
+@pytest.fixture(scope="module")
+def pair(folder: Path) -> tuple[int, Command]:
+    """A bare and a protected arm whose dependency refuses connections: the bare one fails, the other degrades."""
+    file = folder / "pair.toml"
+    objective = EXPERIMENT.replace("contained = { success = 0.0 }", "contained = { success = 0.0, answered = 0.9 }")
+    file.write_text(objective + TWO_ARMS + REFUSES)
+    return ended(file)
+
+
+def test_a_held_game_day(pair: tuple[int, Command]) -> None:
+    """Judged arms that hold give exit 0, whatever became of the bare one; the table names the verdicts."""
+    status, command = pair
+    assert status == 0, command.stderr
+    assert {arm: found["verdict"] for arm, found in command.outcomes("refuses").items()} == {
+        "bare": "failed",
+        "protected": "degraded",
+    }
+    assert command.report["held"] is True
+    assert "protected degraded" in " ".join(command.stdout.split())
+    assert "report.html" in command.stdout
+    assert command.left_running() == []
+
+
+def test_the_page_and_the_data(pair: tuple[int, Command]) -> None:
+    """The page is closed HTML that needs nothing from elsewhere; the data holds every request once, in columns."""
+
+    class Tags(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: Counter[str] = Counter()
+            self.closed: Counter[str] = Counter()
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            self.seen[tag] += 1
+            assert not any(name in ("src", "href") and str(value).startswith("http") for name, value in attrs)
+
+        def handle_endtag(self, tag: str) -> None:
+            self.closed[tag] += 1
+
+    command = pair[1]
+    tags = Tags()
+    tags.feed((command.out / "report.html").read_text(encoding="utf-8"))
+    for tag in ("html", "body", "table", "svg"):
+        assert tags.seen[tag] == tags.closed[tag] > 0
+    for found in command.outcomes("refuses").values():
+        columns = {name: column for name, column in found["samples"].items() if name != "error_kinds"}
+        assert {len(column) for column in columns.values()} == {len(found["samples"]["intended"])}
+        counted = sum(phase[""]["requests"] for phase in found["stats"].values())
+        assert counted == len(found["samples"]["intended"]) > 50
+
+
+def test_what_acted(pair: tuple[int, Command]) -> None:
+    """What acted comes from the processes' own events of this run: nothing in the bare arm, the fallback in the other."""
+    outcomes = pair[1].outcomes("refuses")
+    assert outcomes["bare"]["acted"] == []
+    (acted,) = outcomes["protected"]["acted"]
+    assert (acted["process"], acted["policy"], acted["part"]) == ("front", "back", "fallback")
+    assert acted["counts"]["answered"] > 0
+    assert acted["first"] >= 0
+
+
+def test_arms_live_through_the_same_seconds(pair: tuple[int, Command]) -> None:
+    """Arms run together by default, with the same arrivals."""
+    bare, protected = pair[1].outcomes("refuses").values()
+    assert arrivals(bare) == pytest.approx(arrivals(protected), abs=2)
+    assert requests(bare) == requests(protected)
+    assert abs(bare["started"] - protected["started"]) < bare["phases"]["recovered"]["end"]
+
+
+def test_a_missed_objective(write: Callable[[str], Path]) -> None:
+    """A judged arm that misses an objective gives exit 1; --json prints what the report's data holds, bar the samples."""
+    missed = EXPERIMENT.replace("contained = { success = 0.0 }", "contained = { success = 0.9 }")
+    status, command = ended(write(missed + TWO_ARMS + REFUSES), "--json", "--arm", "protected")
+    assert status == 1, command.stderr
+    printed, written = json.loads(command.stdout), command.report
+    assert printed["arms"] == ["protected"]
+    assert printed["stresses"][0]["outcomes"]["protected"]["verdict"] == "failed"
+    assert printed["held"] is False
+    for stress in written["stresses"]:
+        for outcome in stress["outcomes"].values():
+            del outcome["samples"]
+    assert printed == written
+
+
+def test_arms_in_turn(write: Callable[[str], Path]) -> None:
+    """Arms that take turns begin after one another's end."""
+    text = EXPERIMENT.replace("[run]", '[run]\narms = "in turn"').replace('calm = "400ms"', 'calm = "200ms"')
+    with started(write(text + TWO_ARMS + REFUSES)) as command:
+        command.wait()
+    bare, protected = command.outcomes("refuses").values()
+    assert protected["started"] >= bare["started"] + bare["phases"]["recovered"]["end"]
+    assert arrivals(bare) == pytest.approx(arrivals(protected), abs=2)
+
+
+def test_a_seed_fixes_the_arrivals(write: Callable[[str], Path]) -> None:
+    """The same seed gives the same arrivals and requests, another seed others; --seed beats the file's."""
+    text = EXPERIMENT.replace('calm = "400ms"', 'calm = "200ms"').replace('dose = "800ms"', 'dose = "400ms"')
+    file = write(text + REFUSES)
+    with ExitStack() as stack:
+        seeds = ((), ("--seed", "3"), ("--seed", "4"))
+        commands = [stack.enter_context(started(file, *seed)) for seed in seeds]
+        for command in commands:
+            command.wait()
+    assert [command.report["seed"] for command in commands] == [3, 3, 4]
+    first, again, other = (command.outcomes("refuses")["system"] for command in commands)
+    assert arrivals(first) == pytest.approx(arrivals(again), abs=2)
+    assert requests(first) == requests(again)
+    assert arrivals(first) != pytest.approx(arrivals(other), abs=2)
+
+
+def arrivals(outcome: Any) -> list[int]:
+    """When each request was due, in microseconds; equal arrivals differ by the rounding of their sums at most."""
+    return sorted(outcome["samples"]["intended"])
+
+
+def requests(outcome: Any) -> list[int]:
+    """Which request of the mix each arrival was, in order."""
+    samples = outcome["samples"]
+    return [request for _, request in sorted(zip(samples["intended"], samples["request"], strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("stress", "delay"), [pytest.param("slow", 0.2, id="latency"), pytest.param("thin", 0.15, id="bandwidth")]
+)
+def test_delays(faults: dict[str, Command], stress: str, delay: float) -> None:
+    """A late or thin line is felt in the latency of those who were due in the dose, and not before."""
+    stats = faults[stress].outcomes(stress)["system"]["stats"]
+    assert stats["contained"]["browse"]["p50"] >= delay
+    assert stats["calm"]["browse"]["p50"] < delay
+
+
+@pytest.mark.parametrize(
+    ("stress", "error"),
+    [
+        ("refuses", "status 503"),
+        ("resets", "status 502"),
+        ("black hole", "timeout"),
+        ("paused", "timeout"),
+        ("killed for good", "refused"),
+    ],
+)
+def test_failures(faults: dict[str, Command], stress: str, error: str) -> None:
+    """Each fault that cuts a dependency off fails every request of the contained phase, in its own way; then it is over."""
+    outcome = faults[stress].outcomes(stress)["system"]
+    contained, recovered = outcome["stats"]["contained"][""], outcome["stats"]["recovered"][""]
+    assert contained["requests"] > 10
+    assert contained["errors"] == {error: contained["requests"]}
+    assert recovered["full"] > 0
+    assert outcome["stats"]["calm"][""]["full"] > 0
+
+
+def test_a_killed_process_that_restarts(faults: dict[str, Command]) -> None:
+    """A process with `restart_after` is started again by itself; one without, when the dose ends: each once."""
+    command = faults["killed"]
+    assert command is faults["killed for good"]
+    assert command.log("back").count("started") == 2
+    assert command.log("front").count("started") == 2
+    stats = command.outcomes("killed")["system"]["stats"]
+    assert stats["detection"][""]["failed"] + stats["contained"][""]["failed"] > 0
+    assert stats["recovered"][""]["full"] > 0
+
+
+def test_a_rush(faults: dict[str, Command]) -> None:
+    """A spike multiplies what is offered, in the dose only."""
+    due = arrivals(faults["rush"].outcomes("rush")["system"])
+    calm, dose, after = (
+        sum(begin <= each / 1e6 < end for each in due) / (end - begin)
+        for begin, end in ((0.0, 0.4), (0.4, 1.2), (1.2, 2.1))
+    )
+    assert dose > 2 * max(calm, after)
+
+
+def test_only_and_left_out(faults: dict[str, Command]) -> None:
+    """--only runs the stresses named, in the file's order, and the others are told as left out."""
+    report = faults["rush"].report
+    assert [stress["name"] for stress in report["stresses"]] == ["killed", "killed for good", "rush"]
+    assert report["left_out"] == list(FAULTS)[:6]
+
+
+def test_abort(write: Callable[[str], Path]) -> None:
+    """An arm that answers nobody has its dose ended early, and the report says so; `then` goes on, or ends the day."""
+    text = EXPERIMENT.replace('dose = "800ms"', 'dose = "3s"').replace('calm = "400ms"', 'calm = "200ms"')
+    second = '[[stress]]\nname = "slow"\nedge = "back"\nfault = { latency = "1ms" }\ndose = "400ms"\n'
+    with ExitStack() as stack:
+        commands = {}
+        for then in ("next", "stop"):
+            abort = f'[abort]\nanswered = 0.5\nover = "400ms"\nthen = "{then}"\n'
+            commands[then] = stack.enter_context(started(write(text + abort + REFUSES + second)))
+        for command in commands.values():
+            command.wait()
+    for command in commands.values():
+        outcome = command.outcomes("refuses")["system"]
+        assert "were answered in 0.4 s (abort below 50%)" in outcome["aborted"]
+        assert outcome["reasons"][0].startswith("the dose was ended early")
+        dosed = outcome["phases"]["contained"]["end"] - outcome["phases"]["detection"]["start"]
+        assert 0.4 <= dosed < 2.8
+        assert outcome["stats"]["recovered"][""]["full"] > 0
+    assert [stress["name"] for stress in commands["next"].report["stresses"]] == ["refuses", "slow"]
+    assert commands["next"].outcomes("slow")["system"]["aborted"] == ""
+    assert [stress["name"] for stress in commands["stop"].report["stresses"]] == ["refuses"]
+    assert commands["stop"].report["left_out"] == ["slow"]
+
+
+def test_two_game_days_in_one_folder(write: Callable[[str], Path], until: Until) -> None:
+    """A second game day into the folder of one that runs is refused, and the first goes on."""
+    file = write(EXPERIMENT + REFUSES)
+    with started(file) as first:
+        until(lambda: "starting" in first.stderr)
+        with started(file, out=first.out) as second:
+            assert second.wait() == 2
+        assert_one_message(second, "another game day writes there now")
+        assert first.wait() in (0, 1)
+        assert first.report["stresses"]
+
+
+@pytest.mark.parametrize("moment", ["starting", "begins, calm", "the dose begins", "the dose has ended"])
+def test_interruption(write: Callable[[str], Path], until: Until, moment: str) -> None:
+    """Whenever it is interrupted or killed, even with a frozen process, nothing is left; the exit status says how."""
+    paused = '[[stress]]\nname = "paused"\nprocess = "back"\nfault = { pause = true }\n'
+    file = write(EXPERIMENT.replace('recovery = "900ms"', 'recovery = "20s"') + TWO_ARMS + paused)
+    expected = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
+    with ExitStack() as stack:
+        commands = {number: stack.enter_context(started(file)) for number in expected}
+        for number, command in commands.items():
+            until(lambda command=command: moment in command.stderr)  # type: ignore[misc]
+            assert command.left_running()
+            command.send(number)
+        assert {number: command.wait() for number, command in commands.items()} == expected
+        for number, command in commands.items():
+            if number is signal.SIGKILL:  # It could not wait for the end of what it started; its keeper does the rest.
+                until(lambda command=command: not command.left_running())  # type: ignore[misc]
+            else:
+                assert "every process is stopped" in command.stderr
+                assert "Traceback" not in command.stderr
+            assert command.left_running() == []
+            assert not (command.out / "report.html").exists()
+
+
+MISTAKES = {
+    "missing command": ("python server.py", "no-such-command server.py", "command 'no-such-command' can't be run"),
+    "never ready": ('ready = "/healthz"', 'port = {port}\nready_within = "300ms"', "is not ready after 0.3 s"),
+    "dies": ("python server.py", "python -c 'raise SystemExit(3)'", "ended before it was ready (exit status 3)"),
+    "placeholder": ("{port}", "{prot}", "system.process.front.command is '{prot}'; it takes the placeholders {port}"),
+    "open quote": ("python server.py", "python 'server.py", "system.process.front.command is"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_systems_that_can_not_be_started(write: Callable[[str], Path], mistake: str) -> None:
+    """What keeps a system from starting gives exit 2, one message that says what, and leaves nothing."""
+    wrong, right, message = MISTAKES[mistake]
+    assert wrong in EXPERIMENT
+    text = EXPERIMENT.replace(wrong, right, 1)
+    if mistake == "never ready":
+        text = text.replace("port = {port}\n", "").replace("python server.py {port}", "sleep 60", 1)
+    with started(write(text + REFUSES)) as command:
+        assert command.wait() == 2
+    assert_one_message(command, message)
+    assert not (command.out / "report.json").exists()
+
+
+def test_a_port_in_use(write: Callable[[str], Path]) -> None:
+    """A port of a process's own choice that somebody has gives exit 2 and names the process and the port."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        text = EXPERIMENT.replace('ready = "/healthz"', f"port = {port}", 1)
+        with started(write(text + REFUSES)) as command:
+            assert command.wait() == 2
+    assert_one_message(command, f"port {port} of process 'front' is in use")
+
+
+def assert_one_message(command: Command, text: str) -> None:
+    """It said why, once and without a traceback, and left nothing running."""
+    (message,) = [line for line in command.stderr.splitlines() if line.startswith("hormesis: ")]
+    assert text in message
+    assert "Traceback" not in command.stderr
+    assert command.left_running() == []
