@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 from hormesis.clock import MONOTONIC, Clock
-from hormesis.errors import DeadlineExceeded
+from hormesis.errors import DeadlineExceeded, TimedOut
 from hormesis.units import Duration, seconds
 
 __all__ = ["TravellingDeadline", "check_deadline", "current_deadline", "deadline", "remaining"]
@@ -28,6 +28,8 @@ class TravellingDeadline:
     limit: float
     """The seconds that were left when it was set, for messages."""
     policy: str
+    error: type[TimedOut] = DeadlineExceeded
+    """What is raised when it has passed: a timeout is the deadline of one attempt."""
 
     def remaining(self) -> float:
         """Seconds left; negative once it has passed."""
@@ -50,14 +52,15 @@ def remaining() -> float | None:
 
 
 def check_deadline() -> None:
-    """Raise `DeadlineExceeded` when the current call's deadline has passed; for long synchronous work.
+    """Raise when the time of the current call or attempt is over; for long synchronous work.
 
     Raises:
-        DeadlineExceeded: No time is left.
+        DeadlineExceeded: The call's deadline has passed.
+        TimedOut: The attempt's cooperative timeout has.
     """
     current = current_deadline.get()
     if current is not None and current.remaining() <= 0:
-        raise DeadlineExceeded(current.policy, current.limit)
+        raise current.error(current.policy, current.limit)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,17 @@ from typing import Any, TypeAlias
 
 from hormesis.errors import ConfigurationError, Rejected
 
-__all__ = ["Ending", "FailureKind", "FailureTest", "On", "classify", "failure_test", "in_words", "register_failures"]
+__all__ = [
+    "ON_ACCEPTED",
+    "Ending",
+    "FailureKind",
+    "FailureTest",
+    "On",
+    "classify",
+    "failure_test",
+    "in_words",
+    "register_failures",
+]
 
 
 class Ending(enum.Enum):
@@ -127,6 +137,8 @@ def _full_name(kind: type[BaseException]) -> str:
 register_failures(
     {
         _full_name(Rejected): FailureKind.REJECTED,
+        # The author's mistake, found by us: as a rejection it says nothing of the dependency and is never repeated.
+        _full_name(ConfigurationError): FailureKind.REJECTED,
         _full_name(TimeoutError): FailureKind.TIMEOUT,
         _full_name(ConnectionRefusedError): FailureKind.CONNECT,
         _full_name(ConnectionError): FailureKind.UNAVAILABLE,
@@ -154,7 +166,7 @@ def failure_test(on: On, key: str = "on") -> FailureTest:
         return _by_mixture(on, key)
     if callable(on):
         return on
-    raise ConfigurationError.bad_value(key, on, _accepted())
+    raise _bad_on(key, on)
 
 
 def _by_kinds(kinds: frozenset[FailureKind]) -> FailureTest:
@@ -168,7 +180,7 @@ def _by_types(types: tuple[type[Exception], ...]) -> FailureTest:
 def _by_mixture(on: Iterable[object], key: str) -> FailureTest:
     items = list(on)
     if not items:
-        raise ConfigurationError.bad_value(key, on, _accepted())
+        raise _bad_on(key, on)
     kinds = frozenset[FailureKind]().union(*(_kinds(item, key) for item in items if isinstance(item, str)))
     types = tuple(_exception_type(item, key) for item in items if not isinstance(item, str))
     return lambda error: isinstance(error, types) or classify(error) in kinds
@@ -184,11 +196,15 @@ def _kinds(name: str, key: str) -> frozenset[FailureKind]:
 def _exception_type(item: object, key: str) -> type[Exception]:
     if isinstance(item, type) and issubclass(item, Exception):
         return item
-    raise ConfigurationError.bad_value(key, item, _accepted())
+    raise _bad_on(key, item)
 
 
-def _accepted() -> str:
-    return f"exception types, a function of an exception, or failure kinds ({', '.join(_NAMED)})"
+ON_ACCEPTED = f"exception types, a function of an exception, or failure kinds ({', '.join(_NAMED)})"
+"""What an `on=` setting takes, in words."""
+
+
+def _bad_on(key: str, value: object) -> ConfigurationError:
+    return ConfigurationError.bad_value(key, value, ON_ACCEPTED)
 
 
 def in_words(on: object) -> str:

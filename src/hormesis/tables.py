@@ -14,18 +14,21 @@ import os
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from hormesis.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["Settings", "in_file", "read", "read_toml", "schema"]
+__all__ = ["ACCEPTED", "Settings", "in_file", "read", "read_toml", "schema"]
 
 T = TypeVar("T")
+
+ACCEPTED = "accepted"
+"""Key of a field's metadata: what it takes, in words, where its type would not tell an operator."""
 
 _FILE_BYTES_MAX = 1_000_000
 """A policy file is a page or two; what is larger was not meant."""
@@ -98,10 +101,18 @@ def read(cls: type[T], table: object, key: str) -> T:
 
 def schema(cls: type[Any]) -> dict[str, Any]:
     """Return the JSON Schema of a settings class; what only code can say (functions, exception types) is left out."""
+    reader = _reader(cls)
+    from pydantic.json_schema import GenerateJsonSchema  # noqa: PLC0415
+    from pydantic_core import PydanticOmit  # noqa: PLC0415
+
+    class WhatJsonCanSay(GenerateJsonSchema):
+        def handle_invalid_for_json_schema(self, schema: object, error_info: str) -> NoReturn:
+            raise PydanticOmit
+
     with warnings.catch_warnings():
-        # pydantic tells of every branch and default that JSON has no word for; leaving those out is what we want.
+        # pydantic tells of every default that JSON has no word for; leaving those out is what we want.
         warnings.simplefilter("ignore")
-        return _reader(cls).json_schema()
+        return reader.json_schema(schema_generator=WhatJsonCanSay)
 
 
 def _with_field_names(table: object) -> object:
@@ -141,9 +152,12 @@ def _explain(cls: type[Any], table: object, key: str, problems: list[Any]) -> Co
     if first["type"] in {"missing", "missing_argument"}:
         missing = ".".join([*([where] if where else []), *_in_file_words(first["loc"][len(path) :])])
         return ConfigurationError(f"{missing} is missing", missing)
+    value = first["input"] if path else table
+    declared = _declared(cls, path)
+    if declared is not None:
+        return ConfigurationError(f"{where} is {value!r}; it takes {declared}", where)
     said = dict.fromkeys(p["msg"] for p in problems if _path_in(table, p["loc"]) == path)
     accepted = " or ".join(text.removeprefix("Input should be ").removesuffix(" instance") for text in said)
-    value = first["input"] if path else table
     return ConfigurationError(f"{where} is {value!r}; it takes {accepted}", where)
 
 
@@ -159,6 +173,17 @@ def _path_in(table: object, location: Iterable[Any]) -> list[Any]:
             break
         path.append(step)
     return path
+
+
+def _declared(cls: type[Any], path: Sequence[Any]) -> str | None:
+    """What the nearest field on the way to a path says of itself that it takes (`ACCEPTED` in its metadata)."""
+    for length in range(len(path), 0, -1):
+        owner = _class_at(cls, path[: length - 1])
+        for field in dataclasses.fields(owner) if owner else ():
+            if field.name == path[length - 1]:
+                accepted: str | None = field.metadata.get(ACCEPTED)
+                return accepted
+    return None
 
 
 def _class_at(cls: Any, path: Iterable[Any]) -> type[Any] | None:

@@ -111,7 +111,7 @@ def format_seconds(value: float) -> str:
     """
     if value == 0:
         return "0s"
-    if value < 1:
+    if value < 0.9995:
         return f"{value * 1000:.3g}ms"
     if value < 60:
         return f"{value:.3g}s"

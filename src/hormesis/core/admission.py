@@ -14,7 +14,6 @@ Locks are handed in. The verbs of a machine may be called by any thread; the com
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -88,13 +87,20 @@ class Waiter:
         self.permit: Permit | None = None
         self.wake = wake
 
+    def taken(self) -> Permit | None:
+        """Take the permit, if it has come; one that comes a moment later is left for `leave` to pass on."""
+        permit = self.permit
+        if permit is not None:
+            self.permit = None
+        return permit
+
 
 class Admission(Protocol):
     """A machine that admits attempts."""
 
     @property
-    def outbox(self) -> deque[Transition]:
-        """Changes of state that nobody has published yet, oldest first; bounded."""
+    def outbox(self) -> list[Transition] | None:
+        """Changes of state that nobody has published yet, oldest first, bounded; None for a machine without states."""
         ...
 
     @property

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import deque
 
 from hormesis.core.admission import Lock, Permit, Refusal, Transition
 from hormesis.core.window import Tally, Window
@@ -119,7 +118,8 @@ class BreakerMachine:
         self._failures_to_open = _share_of(failure_rate, probes)
         self._slow_to_open = _share_of(slow_rate, probes) if slow_after is not None else probes + 1
         self._lock = lock
-        self.outbox: deque[Transition] = deque(maxlen=_OUTBOX_MAX)
+        # A list, since an empty deque takes ten times the memory, and there may be a breaker for every host.
+        self.outbox: list[Transition] = []
         self.era = 0
         self.state = BreakerState.CLOSED
         self.open_until = -math.inf
@@ -192,9 +192,9 @@ class BreakerMachine:
         tally = self._window.record(now, failed=failed, slow=slow)
         if tally.calls < self.minimum_calls:
             return
-        if failed and tally.failures >= self.failure_rate * tally.calls:
+        if failed and tally.failures >= _share_of(self.failure_rate, tally.calls):
             self._open(now, f"{tally.failures} of {tally.calls} calls failed")
-        elif slow and tally.slow >= self.slow_rate * tally.calls:
+        elif slow and tally.slow >= _share_of(self.slow_rate, tally.calls):
             self._open(now, f"{tally.slow} of {tally.calls} calls were slow")
 
     def _judge_probe(self, ending: Ending, started: float, now: float) -> None:
@@ -224,6 +224,8 @@ class BreakerMachine:
 
     def _enter(self, state: BreakerState, reason: str) -> None:
         self.outbox.append(Transition(self.state, state, reason))
+        if len(self.outbox) > _OUTBOX_MAX:
+            del self.outbox[0]
         self.state = state
         self.era += 1
         self._forget_probes()
@@ -257,5 +259,5 @@ class BreakerMachine:
 
 
 def _share_of(rate: float, calls: int) -> int:
-    """The smallest number of calls that is at least this share of all of them."""
+    """The smallest number of calls that is at least this share of all, whatever floats make of the product."""
     return max(1, math.ceil(rate * calls - 1e-9))

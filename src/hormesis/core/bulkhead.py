@@ -11,9 +11,8 @@ A permit is handed over to the first waiter, and newcomers don't overtake a queu
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import ClassVar
 
-from hormesis.core.admission import Lock, Permit, Refusal, Transition, Waiter
+from hormesis.core.admission import Lock, Permit, Refusal, Waiter
 from hormesis.outcome import Ending
 
 __all__ = ["BulkheadMachine"]
@@ -33,8 +32,7 @@ class BulkheadMachine:
 
     timed = False
     holds_place = True
-    outbox: ClassVar[deque[Transition]] = deque(maxlen=0)
-    """A semaphore has no states to tell of."""
+    outbox = None
 
     def __init__(self, *, max_concurrent: int, max_queued: int, max_wait: float, lock: Lock) -> None:
         self.max_concurrent = max_concurrent

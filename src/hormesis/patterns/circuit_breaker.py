@@ -13,9 +13,9 @@ from hormesis.core.breaker import BreakerMachine
 from hormesis.core.slots import Slot
 from hormesis.core.window import CountWindow, TimeWindow
 from hormesis.errors import CircuitOpen, ConfigurationError, Rejected
-from hormesis.outcome import Ending, FailureKind, FailureTest, On, classify, failure_test
+from hormesis.outcome import ON_ACCEPTED, Ending, FailureKind, FailureTest, On, classify, failure_test
 from hormesis.patterns.part import normalise, share, whole
-from hormesis.tables import Settings
+from hormesis.tables import ACCEPTED, Settings
 from hormesis.units import Duration, format_seconds, seconds
 
 __all__ = ["CircuitBreaker"]
@@ -66,7 +66,7 @@ class CircuitBreaker(Settings):
     probes: int = 3
     # Longer than any sane timeout, so that it only meets probes that are lost.
     probe_expires: Duration = 30.0
-    on: On = "any"
+    on: On = dataclasses.field(default="any", metadata={ACCEPTED: ON_ACCEPTED})
     _counts: FailureTest = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

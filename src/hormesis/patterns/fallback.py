@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError
-from hormesis.outcome import FailureTest, On, failure_test, in_words
+from hormesis.outcome import ON_ACCEPTED, FailureTest, On, failure_test, in_words
 from hormesis.patterns.part import normalise
-from hormesis.tables import Settings
+from hormesis.tables import ACCEPTED, Settings
 
 __all__ = ["Fallback"]
 
@@ -52,7 +52,7 @@ class Fallback(Settings):
     function: Callable[..., Any] | None = None
     _: dataclasses.KW_ONLY
     value: Any = _NO_VALUE
-    on: On = ("any", "rejected")
+    on: On = dataclasses.field(default=("any", "rejected"), metadata={ACCEPTED: ON_ACCEPTED})
     _answers: FailureTest = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Fallback(Settings):
 
     def answers(self, error: Exception) -> bool:
         """Say whether this failure is answered."""
-        return self._answers(error)
+        return self._answers(error) and not isinstance(error, ConfigurationError)
 
     def describe(self) -> str:
         """The settings in words."""

@@ -9,7 +9,7 @@ from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError, Rejected
 from hormesis.outcome import Ending
 
-__all__ = ["AdmissionPart", "Part", "normalise", "share", "whole"]
+__all__ = ["AdmissionPart", "Part", "flag", "normalise", "number", "share", "whole"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,20 @@ def whole(key: str, value: object, least: int, most: int = 1_000_000) -> int:
     """Check a whole number."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ConfigurationError.bad_value(key, value, f"a whole number from {least} to {most:,}")
+    return value
+
+
+def number(key: str, value: object, least: float, most: float) -> float:
+    """Check a number in a range."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ConfigurationError.bad_value(key, value, f"a number from {least:g} to {most:g}")
+    return float(value)
+
+
+def flag(key: str, value: object) -> bool:
+    """Check a yes or no."""
+    if not isinstance(value, bool):
+        raise ConfigurationError.bad_value(key, value, "True or False")
     return value
 
 

@@ -6,16 +6,17 @@ The arithmetic of back-off and budget is in `hormesis.core.retry`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import ClassVar, Literal
 
-from hormesis.clock import Random
+from hormesis.clock import Random, system_random
 from hormesis.core.admission import Lock
 from hormesis.core.retry import JITTERS, RetryBudget, backoff
 from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError
-from hormesis.outcome import FailureKind, FailureTest, On, classify, failure_test, in_words
-from hormesis.patterns.part import normalise, share, whole
-from hormesis.tables import Settings
+from hormesis.outcome import ON_ACCEPTED, FailureKind, FailureTest, On, classify, failure_test, in_words
+from hormesis.patterns.part import normalise, number, share, whole
+from hormesis.tables import ACCEPTED, Settings
 from hormesis.units import Duration, format_seconds, seconds
 
 __all__ = ["Retry"]
@@ -50,7 +51,7 @@ class Retry(Settings):
 
     slot: ClassVar[Slot] = Slot.RETRY
 
-    on: On
+    on: On = dataclasses.field(metadata={ACCEPTED: ON_ACCEPTED})
     # Two more tries ride out a lost packet or a restart behind a load balancer; what needs more is an outage.
     attempts: int = 3
     delay: Duration = 0.1
@@ -67,9 +68,8 @@ class Retry(Settings):
         whole("attempts", self.attempts, 1, 1000)
         delay = seconds(self.delay, "delay", zero=True)
         delay_max = seconds(self.delay_max, "delay_max", zero=True)
-        if isinstance(self.factor, bool) or not 1 <= self.factor <= 100:
-            raise ConfigurationError.bad_value("factor", self.factor, "a number from 1 to 100")
-        if self.jitter not in JITTERS:
+        number("factor", self.factor, 1, 100)
+        if self.jitter not in list(JITTERS):  # a list, since what was given may have no hash
             raise ConfigurationError.unknown("jitter", self.jitter, JITTERS, "jitter")
         if self.budget is not None:
             share("budget", self.budget)
@@ -93,7 +93,10 @@ class Retry(Settings):
     def longest_delays(self) -> float:
         """The seconds of all back-offs together, at the most."""
         delay, most = seconds(self.delay, zero=True), seconds(self.delay_max, zero=True)
-        return sum(min(most, delay * self.factor**n) for n in range(self.attempts - 1))
+        capped = functools.partial(
+            backoff, delay=delay, factor=self.factor, delay_max=most, jitter=JITTERS["none"], random=system_random()
+        )
+        return sum(capped(failures) for failures in range(1, self.attempts))
 
     def retry_budget(self, lock: Lock) -> RetryBudget | None:
         """Make the budget that these settings describe."""

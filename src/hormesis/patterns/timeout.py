@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError
-from hormesis.patterns.part import normalise, whole
+from hormesis.patterns.part import flag, normalise, whole
 from hormesis.tables import Settings
 from hormesis.units import Duration, format_seconds, seconds
 
@@ -52,6 +52,7 @@ class Timeout(Settings):
 
     def __post_init__(self) -> None:
         normalise(self, limit=seconds(self.limit, "limit"))
+        flag("cooperative", self.cooperative)
         if self.threads is not None:
             whole("threads", self.threads, 1, 10_000)
             if self.cooperative:

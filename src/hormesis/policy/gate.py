@@ -8,6 +8,7 @@ open breaker spends no tokens, and no probe expires in a queue.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ class Gate:
         # Bound once, for the journey: looking methods up for every call would cost as much as the machines' own work.
         self.acquire = tuple(machine.acquire for machine in self._machines)
         self.succeed = tuple(machine.succeed for machine in reversed(self._machines))
-        self.outboxes = tuple((part, m.outbox) for part, m in parts if m.outbox.maxlen != 0)
+        self.outboxes = tuple((part, machine.outbox) for part, machine in parts if machine.outbox is not None)
         self.timed = any(machine.timed for machine in self._machines)
 
     def back_out(self, permits: Sequence[Permit], refusal: Refusal) -> Obstacle:
@@ -109,6 +110,7 @@ class Gate:
         """Take the changes of state out of the outboxes, with the key of the part that changed."""
         news = []
         for part, outbox in self.outboxes:
-            while outbox:
-                news.append((part.slot.key, outbox.popleft()))
+            with contextlib.suppress(IndexError):  # another thread may take the last one between a look and a pop
+                while True:
+                    news.append((part.slot.key, outbox.pop(0)))
         return news

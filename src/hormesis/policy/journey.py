@@ -159,6 +159,8 @@ class Layer:
                             result = target(*target_args, **target_kwargs)
                         else:
                             result = self._call_timed(target, target_args, target_kwargs)
+                        if result.__class__ is CoroutineType:
+                            _refuse_coroutine(result)
                     except LeftBehind as left:
                         raise self._end_left_behind(permits, left, started) from None
                     except BaseException as error:
@@ -180,8 +182,6 @@ class Layer:
                 else:
                     if attempt > 1:
                         self._tell_retry_succeeded(attempt)
-                    if result.__class__ is CoroutineType:
-                        _refuse_coroutine(result)
                     return result
                 self.clock.sleep(delay)
                 attempt += 1
@@ -223,7 +223,7 @@ class Layer:
                         permits.append(permit)
                     try:
                         if self.timeout is None and scope is None:
-                            result = await target(*target_args, **target_kwargs)
+                            result = await _awaitable(target(*target_args, **target_kwargs), target)
                         else:
                             result = await self._call_timed_async(target, target_args, target_kwargs)
                     except BaseException as error:
@@ -289,13 +289,14 @@ class Layer:
 
     def _call_timed(self, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         limit, by_deadline = self._time_left()
-        scope = None if by_deadline else _DeadlineScope(self.policy, self.clock, limit)
+        scope = None if by_deadline else _DeadlineScope(self.policy, self.clock, limit, error=TimedOut)
         try:
             if self.threads is None:
                 return target(*args, **kwargs)
             return self.threads.run(target, args, kwargs, limit)
         except LeftBehind as left:
-            left.error = self._cut(limit, by_deadline=by_deadline)
+            if left.error is None:
+                left.error = self._cut(limit, by_deadline=by_deadline)
             raise
         finally:
             if scope is not None:
@@ -307,11 +308,11 @@ class Layer:
         import asyncio  # noqa: PLC0415  whoever is here has a loop; importing hormesis must not pay for it
 
         limit, by_deadline = self._time_left()
-        scope = None if by_deadline else _DeadlineScope(self.policy, self.clock, limit)
+        scope = None if by_deadline else _DeadlineScope(self.policy, self.clock, limit, error=TimedOut)
         timer = asyncio.timeout(limit)
         try:
             async with timer:
-                return await target(*args, **kwargs)
+                return await _awaitable(target(*args, **kwargs), target)
         except TimeoutError:
             if not timer.expired():
                 raise  # the function's own
@@ -324,12 +325,13 @@ class Layer:
         self.gate.end(permits, self._endings(error), started, self._now())
         self._tell_news()
 
-    def _end_left_behind(self, permits: Sequence[Permit], left: LeftBehind, started: float) -> Exception:
+    def _end_left_behind(self, permits: Sequence[Permit], left: LeftBehind, started: float) -> BaseException:
         """End what can be ended of an attempt whose thread goes on; returns the error for the caller."""
-        later = self.gate.end_left_behind(permits, self._endings(left.error), started, self._now())
+        error = left.error or TimeoutError()
+        later = self.gate.end_left_behind(permits, self._endings(error), started, self._now())
         left.when_ended(functools.partial(_all, later))
         self._tell_news()
-        return left.error
+        return error
 
     def _endings(self, error: BaseException) -> list[Ending]:
         if (
@@ -377,7 +379,7 @@ class Layer:
             waiter = self._enqueue(obstacle, woken.set)
             try:
                 woken.wait(patience)
-                permit, waiter.permit = waiter.permit, None
+                permit = waiter.taken()
             finally:
                 self.gate.queue(obstacle.index).leave(waiter)
             permits = self._after_wait(obstacle, permit, since)
@@ -401,7 +403,7 @@ class Layer:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience):
                         await woken.wait()
-                permit, waiter.permit = waiter.permit, None
+                permit = waiter.taken()
             finally:
                 self.gate.queue(obstacle.index).leave(waiter)
             permits = self._after_wait(obstacle, permit, since)
@@ -506,12 +508,19 @@ class _DeadlineScope:
 
     __slots__ = ("_clock", "_ends", "_limit", "_policy", "_token")
 
-    def __init__(self, policy: str, clock: Clock, limit: float, reserve: float = 0.0) -> None:
+    def __init__(
+        self,
+        policy: str,
+        clock: Clock,
+        limit: float,
+        reserve: float = 0.0,
+        error: type[TimedOut] = DeadlineExceeded,
+    ) -> None:
         self._policy = policy
         self._clock = clock
         self._limit = limit
         self._ends = clock.now() + limit
-        self._token = current_deadline.set(TravellingDeadline(self._ends - reserve, clock, limit, policy))
+        self._token = current_deadline.set(TravellingDeadline(self._ends - reserve, clock, limit, policy, error))
 
     def use_reserve(self) -> None:
         """From here on the answer is made, in the time that was kept for it."""
@@ -550,6 +559,14 @@ def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
     # A loop that was closed while a call waited takes that call with it; its `leave` passes the permit on.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(woken.set)
+
+
+def _awaitable(answer: Any, function: Callable[..., Any]) -> Awaitable[Any]:
+    if answer.__class__ is CoroutineType or inspect.isawaitable(answer):
+        awaitable: Awaitable[Any] = answer
+        return awaitable
+    name = getattr(function, "__qualname__", function)
+    raise ConfigurationError(f"{name} is synchronous, and was called as an asynchronous function: use call()")
 
 
 def _refuse_coroutine(result: CoroutineType[Any, Any, Any]) -> NoReturn:

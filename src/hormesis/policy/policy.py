@@ -87,7 +87,7 @@ class Policy:
         events: EventBus = bus,
     ) -> None:
         for part in parts:
-            if not isinstance(part, Part):
+            if isinstance(part, type) or not isinstance(part, Part):
                 raise ConfigurationError(
                     f"{part!r} is no part of a policy; parts are such as Retry(...) or Timeout(...)"
                 )

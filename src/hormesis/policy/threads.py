@@ -21,13 +21,17 @@ __all__ = ["LeftBehind", "Threads"]
 
 
 class LeftBehind(Exception):
-    """The caller has stopped waiting; `when_ended` takes what is to happen once the thread has really ended."""
+    """The caller has stopped waiting.
 
-    def __init__(self, when_ended: Callable[[Callable[[], None]], None]) -> None:
+    Args:
+        when_ended: Takes what is to happen once the thread has really ended.
+        error: What ended the waiting, such as Ctrl-C; None when the time was over.
+    """
+
+    def __init__(self, when_ended: Callable[[Callable[[], None]], None], error: BaseException | None = None) -> None:
         super().__init__()
         self.when_ended = when_ended
-        self.error: Exception = TimeoutError()
-        """What the caller is told; the journey, which knows whose limit it was, sets it."""
+        self.error = error
 
 
 class _Work:
@@ -93,7 +97,7 @@ class Threads:
         """Run a function in a thread, in a copy of the caller's context, and wait for it at most `limit` seconds.
 
         Raises:
-            LeftBehind: It has not ended in that time.
+            LeftBehind: It has not ended in that time, or the waiting was interrupted.
             BaseException: Whatever the function raised.
         """
         ends = time.monotonic() + limit
@@ -101,8 +105,12 @@ class Threads:
             raise LeftBehind(lambda then: then())
         context = contextvars.copy_context()
         work = _Work(lambda: context.run(function, *args, **kwargs))
-        self._hand_over(work)
-        if not work.done.wait(max(0.0, ends - time.monotonic())):
+        try:
+            self._hand_over(work)
+            ended = work.done.wait(max(0.0, ends - time.monotonic()))
+        except BaseException as interrupt:
+            raise LeftBehind(work.when_ended, interrupt) from None
+        if not ended:
             raise LeftBehind(work.when_ended)
         if work.error is not None:
             raise work.error
