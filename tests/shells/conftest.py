@@ -7,6 +7,7 @@ a scenario reads the same whether a call blocks a thread or suspends a task.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import threading
@@ -27,13 +28,14 @@ class Dependency:
     """What a policy protects. Each call takes the next step of a script, and the last step for ever.
 
     A step is an answer, a function to call for the answer, an exception class to raise, or a future: then the call
-    stays inside until the test resolves it. `raised` holds the exceptions.
+    stays inside until the test resolves it. `raised` holds the exceptions, and `cancelled` counts the calls that were.
     """
 
     def __init__(self, *steps: Any) -> None:
         self._steps = list(steps)
         self._entered = threading.Semaphore(0)
         self.calls = 0
+        self.cancelled = 0
         self.raised: list[BaseException] = []
 
     def sync(self, *args: Any) -> Any:
@@ -42,7 +44,13 @@ class Dependency:
 
     async def async_(self, *args: Any) -> Any:
         step = self._next()
-        return self._play(await asyncio.wrap_future(step) if isinstance(step, Future) else step)
+        if not isinstance(step, Future):
+            return self._play(step)
+        try:
+            return self._play(await _outcome(step))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
 
     def wait_until_inside(self, calls: int = 1) -> None:
         """Wait until so many more calls have come in."""
@@ -61,6 +69,20 @@ class Dependency:
             self.raised.append(outcome)
             raise outcome
         return outcome
+
+
+async def _outcome(step: Future[Any]) -> Any:
+    """Wait for a future that other calls may wait for as well: cancelling this call cancels none of the others."""
+    loop = asyncio.get_running_loop()
+    resolved = asyncio.Event()
+
+    def wake(step: Future[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+            loop.call_soon_threadsafe(resolved.set)
+
+    step.add_done_callback(wake)
+    await resolved.wait()
+    return step.result()
 
 
 class Colour:

@@ -19,11 +19,12 @@ SHORT = "20ms"
 def test_a_timeout_cuts_an_attempt_off(colour: Any, dependency: Any, held: Any, heard: Any, is_async: bool) -> None:
     """The caller gets `TimedOut` with the limit; an asynchronous function is cancelled."""
     policy = hm.Policy(hm.Timeout(SHORT, threads=1), name="p", events=heard.bus)
+    called = dependency(held)
     with pytest.raises(hm.TimedOut, match="'p'") as caught:
-        colour.call(policy, dependency(held))
+        colour.call(policy, called)
     assert type(caught.value) is hm.TimedOut
     assert caught.value.limit == 0.02
-    assert held.cancelled() == is_async
+    assert called.cancelled == is_async
     assert heard.names == ["timeout_hit", "attempt_failed"]
     assert (heard.events[0].part, heard.events[0].limit, heard.events[1].kind) == ("timeout", 0.02, "timeout")
 

@@ -52,7 +52,7 @@ class EventLog:
         for line in whole.splitlines():
             try:
                 event = json.loads(line)
-            except ValueError:  # a process that was killed left half a line
+            except (ValueError, RecursionError):  # a process that was killed left half a line; or no event at all
                 continue
             if isinstance(event, dict) and isinstance(event.get("at"), int | float):
                 yield event

@@ -38,10 +38,10 @@ def stats(
         routes: Names by request index.
         good_within: When a full answer is a good one.
     """
-    dose = start + phases[Phase.CALM].end
+    dose = phases[Phase.CALM].end
     result: dict[Phase, dict[str, RouteStats]] = {}
     for phase, window in phases.items():
-        inside = [sample for sample in samples if window.start <= _counts_at(sample, dose) - start < window.end]
+        inside = [sample for sample in samples if window.start <= _counts_at(sample, start, dose) < window.end]
         by_route = {"": _stats(inside, good_within)}
         for index, route in enumerate(routes):
             by_route[route] = _stats([sample for sample in inside if sample.request == index], good_within)
@@ -49,8 +49,9 @@ def stats(
     return result
 
 
-def _counts_at(sample: Sample, dose: float) -> float:
-    return dose if sample.intended < dose < sample.done else sample.intended
+def _counts_at(sample: Sample, start: float, dose: float) -> float:
+    due = sample.intended - start
+    return dose if due < dose < sample.done - start else due
 
 
 def _stats(samples: Sequence[Sample], good_within: GoodWithin) -> RouteStats:
