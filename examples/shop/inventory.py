@@ -90,9 +90,9 @@ def list_products() -> dict[str, Any]:
 
 @app.get("/products/{sku}")
 def read_product(sku: str) -> dict[str, Any]:
-    """Answer a product's name, price in cents and stock."""
+    """Answer a product: its name, description, price in cents and stock."""
     with transaction(DB) as db:
-        row = db.execute("SELECT sku, name, price, stock FROM products WHERE sku = ?", (sku,)).fetchone()
+        row = db.execute("SELECT * FROM products WHERE sku = ?", (sku,)).fetchone()
     if row is None:
         raise HTTPException(404, f"no product {sku!r}")
     return dict(row)

@@ -44,8 +44,7 @@ from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.policy.files import Policies, load
 from hormesis.policy.policy import Policy
 from hormesis.policy.registry import Registry
-
-__version__ = "0.1.0.dev0"
+from hormesis.version import __version__ as __version__
 
 __all__ = [
     "Bulkhead",

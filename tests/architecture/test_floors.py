@@ -12,14 +12,14 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "hormesis"
 
 FLOORS = [
-    ["errors", "units", "outcome", "clock", "events", "context", "tables"],
+    ["errors", "units", "outcome", "clock", "events", "context", "tables", "version"],
     ["core"],
     ["patterns"],
     ["policy"],
     ["stores"],
     ["idempotency", "sessions", "config", "flow"],
     ["inbound", "outbound", "telemetry", "testing"],
-    ["chaos", "load", "sim"],
+    ["chaos", "loadgen", "sim"],
     ["gameday"],
     ["learn", "envoy", "console"],
     ["cli"],

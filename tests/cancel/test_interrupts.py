@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 import hormesis as hm
+from hormesis.core.admission import Waiter
 from hormesis.core.bulkhead import BulkheadMachine
+from hormesis.policy import journey, threads
 from hormesis.policy.journey import Layer
 
 
-def press_ctrl_c() -> None:
-    """Interrupt the main thread, as a user does."""
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)
+def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, module: ModuleType, when: Callable[[], object]) -> None:
+    """Let the waiting of a module be interrupted, once something has come about.
+
+    A real signal that comes just before the wait begins is seen only when it ends, so no test can depend on one.
+    """
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            when()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "threading", SimpleNamespace(**vars(threading) | {"Event": Interrupted}))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -47,36 +57,33 @@ def test_a_function_that_is_interrupted(error: type[BaseException], machine_of: 
     assert machine_of(policy, hm.CircuitBreaker).tally(0.0) == (0, 0, 0)
 
 
-def test_an_interrupt_while_waiting_in_the_queue(machine_of: Any) -> None:
+def test_an_interrupt_while_waiting_in_the_queue(machine_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is interrupted in the queue leaves it, and a permit that comes later goes to somebody else."""
     policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait="20s"))
     bulkhead = machine_of(policy, hm.Bulkhead)
     permit = bulkhead.acquire(0.0)
-
-    def interrupt() -> None:
-        while not bulkhead.queued:
-            pass
-        press_ctrl_c()
-
-    interrupter = threading.Thread(target=interrupt)
-    interrupter.start()
+    queued: list[int] = []
+    press_ctrl_c(monkeypatch, journey, lambda: queued.append(bulkhead.queued))
     with pytest.raises(KeyboardInterrupt):
         policy.call(int)
-    interrupter.join()
+    assert queued == [1]
     assert bulkhead.queued == 0
     bulkhead.put_back(permit)
     assert policy.call(int) == 0
 
 
-def test_an_interrupt_while_a_thread_works(held: Future[int], machine_of: Any, until: Any) -> None:
+def test_an_interrupt_while_a_thread_works(
+    held: Future[int], machine_of: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The thread that is left behind by Ctrl-C keeps its place until it really ends, like any that is left behind."""
     policy = hm.Policy(hm.Bulkhead(1), hm.Timeout("20s", threads=1), hm.CircuitBreaker(minimum_calls=1))
-    bulkhead = machine_of(policy, hm.Bulkhead)
+    bulkhead, inside = machine_of(policy, hm.Bulkhead), threading.Event()
 
     def work() -> None:
-        press_ctrl_c()
+        inside.set()
         held.result(20)
 
+    press_ctrl_c(monkeypatch, threads, lambda: inside.wait(20))
     with pytest.raises(KeyboardInterrupt):
         policy.call(work)
     assert bulkhead.in_flight == 1
@@ -102,5 +109,5 @@ def test_a_permit_that_comes_while_its_caller_gives_up(race: Any, sweep_interlea
 
         return race(first=call, second=lambda: bulkhead.put_back(permit), check=check, lock=bulkhead._lock)
 
-    inside = [Layer._queue, Layer._enqueue, Layer._after_wait, BulkheadMachine.enqueue, BulkheadMachine.leave]
-    assert sweep_interleavings(make, inside) > 50
+    waiting = [Layer._queue, Layer._enqueue, Layer._after_wait, Waiter.taken]
+    assert sweep_interleavings(make, [*waiting, BulkheadMachine.enqueue, BulkheadMachine.leave]) > 50

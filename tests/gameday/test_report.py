@@ -35,7 +35,7 @@ from hormesis.gameday.results import (
     Verdict,
     Window,
 )
-from hormesis.load import Answer, Histogram, Sample, Samples
+from hormesis.loadgen import Answer, Histogram, Sample, Samples
 
 STARTED = 1000.0
 ROUTES = ("browse", "order")

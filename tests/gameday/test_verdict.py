@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hormesis.gameday import verdict
 from hormesis.gameday.results import Bin, Check, Phase, RouteStats, Verdict, Window
-from hormesis.load import Answer, Histogram, Sample, Samples
+from hormesis.loadgen import Answer, Histogram, Sample, Samples
 
 FULL, DEGRADED, FAILED = Answer
 START = 1000.0

@@ -201,7 +201,7 @@ class Command:
         """Wait until it says so."""
         give_up = time.monotonic() + PATIENCE
         while moment not in self.stderr:
-            assert self._process.poll() is None, self.stderr
+            assert self._process.poll() is None or moment in self.stderr, self.stderr
             assert time.monotonic() < give_up
             time.sleep(0.01)
 
@@ -359,7 +359,7 @@ def test_arms_live_through_the_same_seconds(pair: tuple[int, Command]) -> None:
 
 def test_a_missed_objective(write: Write) -> None:
     """A judged arm that misses an objective gives exit 1; --json prints the report's data, bar the samples."""
-    missed = EXPERIMENT.replace("contained = { success = 0.0 }", "contained = { success = 0.9 }")
+    missed = SHORT.replace("contained = { success = 0.0 }", "contained = { success = 0.9 }")
     status, command = ended(write(missed + TWO_ARMS + REFUSES), "--json", "--arm", "protected")
     assert status == 1, command.stderr
     printed, written = json.loads(command.stdout), command.report
@@ -493,17 +493,16 @@ def test_abort(write: Write) -> None:
 
 def test_two_game_days_in_one_folder(write: Write) -> None:
     """A second game day into the folder of one that runs is refused, and the first goes on."""
-    file = write(SHORT + REFUSES)
+    file = write(SHORT.replace('recovery = "500ms"', 'recovery = "60s"') + REFUSES)
     with started(file) as first:
         first.wait_for("starting")
         with started(file, out=first.out) as second:
             assert second.wait() == 2
         assert_one_message(second, "another game day writes there now")
-        assert first.wait() in (0, 1)
-        assert first.report["stresses"]
+        first.wait_for("the dose has ended")
 
 
-@pytest.mark.parametrize("moment", ["starting", "begins, calm", "the dose begins", "the dose has ended"])
+@pytest.mark.parametrize("moment", ["starting", "the dose begins", "the dose has ended"])
 def test_interruption(write: Write, moment: str) -> None:
     """Whenever it is interrupted or killed, even with a frozen process, nothing is left; the exit status says how."""
     paused = '[[stress]]\nname = "paused"\nprocess = "back"\nfault = { pause = true }\n'

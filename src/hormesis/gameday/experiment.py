@@ -57,7 +57,7 @@ from hormesis import tables
 from hormesis.chaos import Fault, Kill, Pause, Spike, fault_from
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.results import Phase
-from hormesis.load import ARRIVALS_MAX, ArrivalProcess, Request, Segment
+from hormesis.loadgen import ARRIVALS_MAX, ArrivalProcess, Request, Segment
 from hormesis.tables import Settings
 from hormesis.units import Duration, Rate, per_second, seconds
 

@@ -10,7 +10,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
 
-from hormesis.load import Samples
+from hormesis.loadgen import Samples
 
 __all__ = [
     "Acted",

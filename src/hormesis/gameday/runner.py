@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import hormesis
 from hormesis.chaos import Keeper, describe
 from hormesis.gameday import verdict
 from hormesis.gameday.acted import summarise
@@ -29,8 +28,9 @@ from hormesis.gameday.report.progress import Observer
 from hormesis.gameday.results import Acted, GameDay, Outcome, Phase, StressResult, Window
 from hormesis.gameday.system import ArmSystem, running
 from hormesis.gameday.together import together
-from hormesis.load import LAG_MAX, Answer, LoadSpec, RunResult, Samples
+from hormesis.loadgen import LAG_MAX, Answer, LoadSpec, RunResult, Samples
 from hormesis.units import per_second, seconds
+from hormesis.version import __version__
 
 __all__ = ["hold", "planned_seconds"]
 
@@ -100,7 +100,7 @@ async def hold(
         title=experiment.title,
         file=os.fspath(file),
         seed=experiment.seed,
-        version=hormesis.__version__,
+        version=__version__,
         began=began.isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
         rate=per_second(experiment.load.rate),

@@ -19,7 +19,7 @@ from hormesis.errors import ConfigurationError
 from hormesis.gameday.acted import EventLog
 from hormesis.gameday.experiment import Experiment, Stress
 from hormesis.gameday.together import together
-from hormesis.load import LoadDriver
+from hormesis.loadgen import LoadDriver
 from hormesis.telemetry import EVENTS_VARIABLE
 
 __all__ = ["ArmSystem", "running"]

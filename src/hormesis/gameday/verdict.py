@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from hormesis.gameday.results import Bin, Check, Phase, RouteStats, Verdict, Window
-from hormesis.load import Answer, Histogram, Sample, Samples
+from hormesis.loadgen import Answer, Histogram, Sample, Samples
 
 __all__ = ["checks", "judge", "recovered_after", "stats", "timeline"]
 

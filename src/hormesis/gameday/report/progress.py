@@ -19,7 +19,7 @@ from hormesis.errors import MissingExtraError
 from hormesis.gameday.report import words
 from hormesis.gameday.report.terminal import STYLES, text
 from hormesis.gameday.results import Outcome, Phase
-from hormesis.load import Answer, Samples
+from hormesis.loadgen import Answer, Samples
 
 try:
     from rich.console import Console, Group, RenderableType

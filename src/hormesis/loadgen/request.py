@@ -13,9 +13,9 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from hormesis.errors import ConfigurationError
-from hormesis.load.samples import Answer
-from hormesis.load.schedule import ArrivalProcess, Seed, Segment, check_segments, duration
-from hormesis.load.template import BUILT_IN, Values, choices, names_in, strings_in
+from hormesis.loadgen.samples import Answer
+from hormesis.loadgen.schedule import ArrivalProcess, Seed, Segment, check_segments, duration
+from hormesis.loadgen.template import BUILT_IN, Values, choices, names_in, strings_in
 from hormesis.units import Duration, seconds
 
 __all__ = ["LoadSpec", "Request"]

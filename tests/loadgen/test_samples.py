@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hormesis.errors import ConfigurationError
-from hormesis.load import Answer, Histogram, Sample, Samples
+from hormesis.loadgen import Answer, Histogram, Sample, Samples
 
 durations = st.lists(st.floats(0, 1000), max_size=50)
 

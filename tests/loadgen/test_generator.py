@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hormesis.load import Answer, Histogram, LoadDriver, LoadSpec, Request, RunResult, Segment
+from hormesis.loadgen import Answer, Histogram, LoadDriver, LoadSpec, Request, RunResult, Segment
 
 pytestmark = pytest.mark.system
 

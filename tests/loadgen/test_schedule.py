@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hormesis.errors import ConfigurationError
-from hormesis.load import ARRIVALS_MAX, Segment, arrivals, pick
-from hormesis.load.schedule import ArrivalProcess
+from hormesis.loadgen import ARRIVALS_MAX, Segment, arrivals, pick
+from hormesis.loadgen.schedule import ArrivalProcess
 
 segments = st.lists(st.builds(Segment, st.floats(0.01, 5), st.floats(0.1, 200)), min_size=1, max_size=4)
 processes = st.sampled_from(["poisson", "constant"])

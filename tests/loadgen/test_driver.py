@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from hormesis.errors import HormesisError
-from hormesis.load import LoadDriver, LoadSpec, Request, Samples, Segment
+from hormesis.loadgen import LoadDriver, LoadSpec, Request, Samples, Segment
 
 pytestmark = pytest.mark.system
 
 RUNNER = """
 import asyncio, sys
-from hormesis.load import LoadDriver, LoadSpec, Request, Segment
+from hormesis.loadgen import LoadDriver, LoadSpec, Request, Segment
 
 async def main():
     spec = LoadSpec(base_url=sys.argv[1], segments=[Segment(60, 20)], requests=[Request("r", path="/")], seed=1)
@@ -140,7 +140,7 @@ def test_a_run_may_be_cancelled_before_it_begins(serve: Any) -> None:
 
 def test_a_generator_that_does_not_obey_is_killed(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the generator is paused, cancelling still ends the run, as an error."""
-    monkeypatch.setattr("hormesis.load.driver._CANCEL_WITHIN", 0.2)
+    monkeypatch.setattr("hormesis.loadgen.driver._CANCEL_WITHIN", 0.2)
 
     async def main() -> None:
         pids: list[int] = []

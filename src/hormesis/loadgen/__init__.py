@@ -7,12 +7,12 @@ them without ever waiting for answers (`generator`), and raw times come back (`S
 (`Histogram`). `LoadDriver` is the handle on that process.
 """
 
-from hormesis.load.driver import LAG_MAX, LoadDriver, RunResult
-from hormesis.load.histogram import Histogram
-from hormesis.load.request import LoadSpec, Request
-from hormesis.load.samples import Answer, Sample, Samples
-from hormesis.load.schedule import ARRIVALS_MAX, ArrivalProcess, Seed, Segment, arrivals, pick
-from hormesis.load.template import Values
+from hormesis.loadgen.driver import LAG_MAX, LoadDriver, RunResult
+from hormesis.loadgen.histogram import Histogram
+from hormesis.loadgen.request import LoadSpec, Request
+from hormesis.loadgen.samples import Answer, Sample, Samples
+from hormesis.loadgen.schedule import ARRIVALS_MAX, ArrivalProcess, Seed, Segment, arrivals, pick
+from hormesis.loadgen.template import Values
 
 __all__ = [
     "ARRIVALS_MAX",

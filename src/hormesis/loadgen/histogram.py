@@ -16,7 +16,7 @@ from hormesis.errors import ConfigurationError, MissingExtraError
 try:
     from hdrh.histogram import HdrHistogram
 except ImportError as error:
-    raise MissingExtraError("hormesis.load.Histogram", "gameday") from error
+    raise MissingExtraError("hormesis.loadgen.Histogram", "gameday") from error
 
 __all__ = ["Histogram"]
 

@@ -1,4 +1,4 @@
-"""The process that sends the load: `python -m hormesis.load.generator`, driven by `LoadDriver` through its pipes.
+"""The process that sends the load: `python -m hormesis.loadgen.generator`, driven by `LoadDriver` through its pipes.
 
 It is a process of its own, so that neither the runner's work nor its pauses delay a request. Commands come in as lines
 of JSON, `{"run": spec, "start_at": time}` and `{"stop": true}`; reports go out the same way: `{"ready": true}` once,
@@ -27,18 +27,18 @@ from collections.abc import Callable
 from time import monotonic
 
 from hormesis.errors import MissingExtraError
-from hormesis.load.histogram import Histogram
-from hormesis.load.request import LoadSpec
-from hormesis.load.samples import Answer, Sample, Samples
-from hormesis.load.schedule import arrivals, pick
-from hormesis.load.template import Template
+from hormesis.loadgen.histogram import Histogram
+from hormesis.loadgen.request import LoadSpec
+from hormesis.loadgen.samples import Answer, Sample, Samples
+from hormesis.loadgen.schedule import arrivals, pick
+from hormesis.loadgen.template import Template
 from hormesis.units import seconds
 
 try:
     import aiohttp
     from yarl import URL
 except ImportError as missing:
-    raise MissingExtraError("hormesis.load.generator", "gameday") from missing
+    raise MissingExtraError("hormesis.loadgen.generator", "gameday") from missing
 
 __all__: list[str] = []
 

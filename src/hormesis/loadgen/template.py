@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from hormesis.errors import ConfigurationError
-from hormesis.load.schedule import Seed
+from hormesis.loadgen.schedule import Seed
 
 if TYPE_CHECKING:
-    from hormesis.load.request import Request
+    from hormesis.loadgen.request import Request
 
 __all__ = ["BUILT_IN", "Rendered", "Template", "Values", "choices", "names_in", "strings_in"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hormesis.errors import ConfigurationError
-from hormesis.load import Answer, LoadSpec, Request, Segment
-from hormesis.load.template import Template
+from hormesis.loadgen import Answer, LoadSpec, Request, Segment
+from hormesis.loadgen.template import Template
 
 BUY = Request(
     "buy",

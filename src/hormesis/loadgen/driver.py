@@ -25,8 +25,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from hormesis.errors import HormesisError, MissingExtraError
-from hormesis.load.request import LoadSpec
-from hormesis.load.samples import Samples
+from hormesis.loadgen.request import LoadSpec
+from hormesis.loadgen.samples import Samples
 from hormesis.units import seconds
 
 __all__ = ["LAG_MAX", "LoadDriver", "RunResult"]
@@ -81,7 +81,7 @@ class LoadDriver:
     Args:
         on_spawn: Called with the process id, which is also its process group's, as soon as it exists.
 
-    >>> from hormesis.load import LoadSpec, Request, Segment
+    >>> from hormesis.loadgen import LoadSpec, Request, Segment
     >>> async def main():
     ...     spec = LoadSpec(base_url="http://127.0.0.1:8000", segments=[Segment("10s", "200/s")],
     ...                     requests=[Request("browse", path="/products")], seed=1)
@@ -230,7 +230,7 @@ class _Generator:
         errors = tempfile.TemporaryFile()  # noqa: SIM115  # It is closed when the process is reaped.
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "hormesis.load.generator"),
+                *(sys.executable, "-m", "hormesis.loadgen.generator"),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=errors,
