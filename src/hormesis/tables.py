@@ -140,9 +140,10 @@ def _explain(cls: type[Any], table: object, key: str, problems: list[Any]) -> Co
     where = ".".join([*([key] if key else []), *_in_file_words(path)])
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ConfigurationError):
-        about_field = bool(cause.key) and cause.message.startswith(cause.key)
-        full = f"{where}.{cause.key}" if cause.key else where
-        return ConfigurationError(f"{where}.{cause.message}" if about_field else f"{full}: {cause.message}", full)
+        full = ".".join(filter(None, (where, cause.key)))
+        if cause.key and cause.message.startswith(cause.key):
+            return ConfigurationError(".".join(filter(None, (where, cause.message))), full)
+        return ConfigurationError(f"{full}: {cause.message}" if full else cause.message, full)
     if first["type"] == "unexpected_keyword_argument":
         owner = _class_at(cls, path[:-1])
         known = [field.name.removesuffix("_") for field in dataclasses.fields(owner) if field.init] if owner else []

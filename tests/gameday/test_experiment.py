@@ -265,7 +265,6 @@ def test_mistakes(tmp_path: Path, part: str, instead: str, message: str) -> None
     assert "\n" not in said
 
 
-@pytest.mark.xfail(reason="hormesis.tables puts a dot or a colon before what is said of the file as a whole")
 @pytest.mark.parametrize(
     ("part", "instead", "start"),
     [
