@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import hormesis as hm
-from hormesis.core.admission import Waiter
+from hormesis.core.admission import Refusal, Waiter
 from hormesis.core.bulkhead import BulkheadMachine
 from hormesis.policy import journey, threads
 from hormesis.policy.journey import Layer
@@ -90,6 +90,51 @@ def test_an_interrupt_while_a_thread_works(
     held.set_result(0)
     until(lambda: bulkhead.in_flight == 0)
     assert machine_of(policy, hm.CircuitBreaker).tally(0.0) == (0, 0, 0)
+
+
+def test_a_caller_gives_up_while_its_work_begins_or_ends(race: Any, sweep_interleavings: Any) -> None:
+    """What is to happen when the work has ended happens once, and after it; work that has not begun never does."""
+
+    def make() -> Any:
+        log: list[str] = []
+        work = threads._Work(lambda: log.append("worked"))
+
+        def check() -> None:
+            assert log in (["ended"], ["worked", "ended"])
+
+        return race(
+            first=work.run, second=lambda: work.when_ended(lambda: log.append("ended")), check=check, lock=work._lock
+        )
+
+    assert sweep_interleavings(make, [threads._Work.run]) > 10
+
+
+def test_a_queue_that_fills_while_somebody_enters(race: Any, sweep_interleavings: Any, machine_of: Any) -> None:
+    """The last place of a queue goes to one of two callers that see it free."""
+
+    def make() -> Any:
+        policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait="1ms"))
+        bulkhead = machine_of(policy, hm.Bulkhead)
+        bulkhead.acquire(0.0)
+        reasons: list[str] = []
+        refusals: list[Refusal | None] = []
+
+        def call() -> None:
+            with pytest.raises(hm.BulkheadFull) as caught:
+                policy.call(int)
+            reasons.append(caught.value.reason)
+
+        def enter() -> None:
+            refusals.append(bulkhead.enqueue(Waiter(lambda: None)))
+
+        def check() -> None:
+            (reason,), (refusal,) = reasons, refusals
+            assert bulkhead.queued == (refusal is None)
+            assert reason == "waited too long" or (reason == "queue full" and refusal is None)
+
+        return race(first=call, second=enter, check=check, lock=bulkhead._lock)
+
+    assert sweep_interleavings(make, [Layer._queue, Layer._enqueue, BulkheadMachine.enqueue]) > 20
 
 
 def test_a_permit_that_comes_while_its_caller_gives_up(race: Any, sweep_interleavings: Any, machine_of: Any) -> None:

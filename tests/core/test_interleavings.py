@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from hormesis.core.admission import Permit, Waiter
+from hormesis.core.breaker import BreakerMachine, BreakerState
 from hormesis.core.bulkhead import BulkheadMachine
 from hormesis.core.retry import RetryBudget
 from hormesis.core.ticks import Ticks
 from hormesis.core.window import CountWindow, Tally, TimeWindow
+from hormesis.outcome import Ending
 
 INSIDE_BULKHEAD = [
     BulkheadMachine.acquire,
@@ -187,3 +189,78 @@ def test_a_deposit_during_a_withdrawal(race: Any, sweep_interleavings: Any) -> N
         return race(first=budget.withdraw, second=budget.deposit, check=check)
 
     assert sweep_interleavings(make, [RetryBudget.withdraw, Ticks.read]) > 10
+
+
+def half_open(lock: threading.Lock) -> tuple[BreakerMachine, Permit]:
+    """Make a breaker that is half-open, with its one probe out."""
+    machine = BreakerMachine(
+        window=CountWindow(10),
+        failure_rate=0.5,
+        slow_after=None,
+        slow_rate=0.5,
+        minimum_calls=1,
+        open_for=1.0,
+        probes=1,
+        probe_expires=100.0,
+        lock=lock,
+    )
+    machine.end(admitted(machine, 0.0), Ending.FAILURE, 0.0, 0.0)
+    return machine, admitted(machine, 1.0)
+
+
+def admitted(machine: BreakerMachine, now: float) -> Permit:
+    permit = machine.acquire(now)
+    assert isinstance(permit, Permit)
+    return permit
+
+
+@pytest.mark.parametrize("ending", [Ending.SUCCESS, Ending.FAILURE, Ending.CANCELLED])
+@pytest.mark.parametrize("ask", ["acquire", "refusal"])
+def test_a_probe_ends_while_somebody_asks(race: Any, sweep_interleavings: Any, ask: str, ending: Ending) -> None:
+    """Whoever asks at that moment gets an answer of the state before or after, and a circuit that closed stays so."""
+
+    def make() -> Any:
+        lock = threading.Lock()
+        machine, probe = half_open(lock)
+        answers: list[object] = []
+
+        def check() -> None:
+            (answer,) = answers
+            if isinstance(answer, Permit):
+                machine.succeed(answer, 2.0, 2.0)
+                assert machine.state is BreakerState.CLOSED
+            if ending is Ending.FAILURE:
+                assert machine.state is BreakerState.OPEN
+            else:
+                assert machine.refusal(2.0) is None
+
+        return race(
+            first=lambda: answers.append(getattr(machine, ask)(2.0)),
+            second=lambda: machine.end(probe, ending, 1.0, 2.0),
+            check=check,
+            lock=lock,
+        )
+
+    assert sweep_interleavings(make, [BreakerMachine.acquire, BreakerMachine.refusal, BreakerMachine._refusal]) > 5
+
+
+def test_two_threads_find_the_open_time_over(race: Any, sweep_interleavings: Any) -> None:
+    """Between them they get the one probe, however they meet."""
+
+    def make() -> Any:
+        lock = threading.Lock()
+        machine, probe = half_open(lock)
+        machine.end(probe, Ending.FAILURE, 1.0, 1.0)
+        machine.outbox.clear()
+        answers: list[object] = []
+
+        def check() -> None:
+            assert sum(isinstance(answer, Permit) for answer in answers) == 1
+            assert [change.after for change in machine.outbox] == ["half-open"]
+
+        def ask() -> None:
+            answers.append(machine.acquire(2.0))
+
+        return race(first=ask, second=ask, check=check, lock=lock)
+
+    assert sweep_interleavings(make, [BreakerMachine.acquire, BreakerMachine._refusal, BreakerMachine._enter]) > 5

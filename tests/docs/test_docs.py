@@ -22,40 +22,43 @@ class Block(NamedTuple):
 
     page: Path
     line: int
+    language: str
     text: str
 
+    @property
+    def is_policy_file(self) -> bool:
+        return self.language == "toml" and "[policy" in self.text
 
-def blocks(page: Path, language: str) -> list[Block]:
-    text = page.read_text()
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text() if page.exists() else ""
     return [
-        Block(page, text.count("\n", 0, match.start("text")) + 1, match["text"])
+        Block(page, text.count("\n", 0, match.start("text")) + 1, match["language"], match["text"])
         for match in _BLOCK.finditer(text)
-        if match["language"] == language
     ]
-
-
-def pages_with(language: str) -> list[Path]:
-    return [page for page in PAGES if page.exists() and blocks(page, language)]
 
 
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", pages_with("python"), ids=name)
+PAGES_WITH_PYTHON = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_PYTHON, ids=name)
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of a page run one after the other, as a reader would type them."""
+    """The blocks of a page run one after the other, with the policy file that was shown last."""
     monkeypatch.chdir(tmp_path)
-    for file in blocks(page, "toml"):
-        if "[policy" in file.text:
-            (tmp_path / "policies.toml").write_text(file.text)
     namespace = {"__name__": "__main__"}
-    for block in blocks(page, "python"):
-        # Blank lines before it, so that a traceback shows the page's own line.
-        exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)
+    for block in blocks(page):
+        if block.is_policy_file:
+            (tmp_path / "policies.toml").write_text(block.text)
+        elif block.language == "python":
+            # Blank lines before it, so that a traceback shows the page's own line.
+            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)
 
 
-POLICY_FILES = [block for page in pages_with("toml") for block in blocks(page, "toml") if "[policy" in block.text]
+POLICY_FILES = [block for page in PAGES for block in blocks(page) if block.is_policy_file]
 
 
 @pytest.mark.parametrize("block", POLICY_FILES, ids=lambda block: f"{name(block.page)}:{block.line}")

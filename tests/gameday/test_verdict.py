@@ -165,7 +165,7 @@ def test_answers() -> None:
 def test_good_answers() -> None:
     """Only full answers within their own route's objective are good, and one that takes just as long is."""
     slow = [sample(1, took=0.25), sample(1, took=0.2500001), sample(1, took=0.9, request=1), sample(1, DEGRADED)]
-    calm = stats(*slow, good_within=lambda request: (0.25, 1.0)[request] + 1e-9)[Phase.CALM]
+    calm = stats(*slow, good_within=lambda request: (0.25, 1.0)[request])[Phase.CALM]
     assert (calm[""].good, calm["browse"].good, calm["order"].good) == (2, 1, 1)
 
 
@@ -384,7 +384,9 @@ def test_a_timeline() -> None:
     assert (third.at, third.offered, third.good) == (1.0, 2, 2)
 
 
-@pytest.mark.parametrize(("seconds", "count"), [(1.0, 2), (1.1, 3), (0.1 + 0.2, 1), (0.5 * 3, 3), (1e-9, 1)])
-def test_how_many_slices(seconds: float, count: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "width", "count"), [(1.0, 0.5, 2), (1.1, 0.5, 3), (0.1 + 0.2, 0.1, 3), (1e-9, 0.5, 1)]
+)
+def test_how_many_slices(seconds: float, width: float, count: int) -> None:
     """The whole time is covered, and the rounding of a sum makes no slice."""
-    assert len(verdict.timeline(Samples(), START, seconds, 0.5, never_late)) == count
+    assert len(verdict.timeline(Samples(), START, seconds, width, never_late)) == count

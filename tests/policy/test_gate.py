@@ -79,6 +79,15 @@ def test_a_permit_that_was_waited_for_is_put_back_when_another_part_refuses(refu
     assert three.in_flight == (taken, 0)
 
 
+def test_a_part_that_is_asked_after_the_one_that_was_waited_for() -> None:
+    """All or none holds for the parts on either side of the queue."""
+    three = Three()
+    held = three.wide.acquire(0.0)
+    three.narrow.acquire(0.0)
+    assert three.gate.take_around(1, held, 0.5) == Obstacle(2, Refusal("queue full", None, waitable=True))  # type: ignore[arg-type]
+    assert three.in_flight == (0, 1)
+
+
 def test_a_permit_that_was_waited_for_is_used() -> None:
     """With one permit in hand, only the others are taken."""
     three = Three()

@@ -158,6 +158,14 @@ def test_waiting_too_long(colour: Any, dependency: Any, machine_of: Any, parts: 
     assert colour.call(policy, called) == 3
 
 
+def test_no_time_left_to_wait(colour: Any, dependency: Any, machine_of: Any) -> None:
+    """A caller whose deadline has passed does not even enter the queue."""
+    policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait=LONG))
+    machine_of(policy, hm.Bulkhead).acquire(0.0)
+    with hm.deadline(0), pytest.raises(hm.BulkheadFull, match="no time left to wait"):
+        colour.call(policy, dependency(3))
+
+
 def test_an_open_circuit_refuses_before_the_queue(colour: Any, dependency: Any, machine_of: Any) -> None:
     """Nobody stands in a queue whose end is a refusal."""
     policy = hm.Policy(hm.CircuitBreaker(), hm.Bulkhead(1, max_queued=5, max_wait=LONG), clock=ManualClock())

@@ -177,6 +177,28 @@ def test_a_timeout_says_what_a_synchronous_function_needs() -> None:
         hm.Policy(hm.Timeout("1s"))(lookup_sync)
 
 
+def test_a_plain_fallback_answers_for_an_asynchronous_function() -> None:
+    """A fallback function may be synchronous where the protected one is not."""
+
+    async def fail() -> str:
+        raise ZeroDivisionError
+
+    assert asyncio.run(hm.Policy(hm.Fallback(lambda: "old")).acall(fail)) == "old"
+
+
+def test_an_exception_that_is_raised_again_and_again_collects_few_notes() -> None:
+    """A program may keep one exception object for ever; the notes on it are bounded."""
+    error = ZeroDivisionError()
+
+    def fail() -> None:
+        raise error
+
+    for number in range(100):
+        with pytest.raises(ZeroDivisionError):
+            hm.Policy(hm.Retry(on="any", attempts=2, delay=0), name=f"policy {number}").call(fail)
+    assert len(error.__notes__) < 10
+
+
 def test_an_exception_keeps_no_frame_alive() -> None:
     """After a failed call, nothing of the journey keeps the exception, or its arguments, in memory."""
     import gc
