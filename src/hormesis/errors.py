@@ -123,11 +123,11 @@ class TimedOut(HormesisError, TimeoutError):
         self.limit = limit
 
     def __str__(self) -> str:
-        return f"policy {self.policy!r}: no answer within the timeout of {self.limit:.3g} s"
+        return f"policy {self.policy!r}: no answer within the timeout of {self.limit:g} s"
 
 
 class DeadlineExceeded(TimedOut):
     """The call's total deadline has passed, or was too near to begin (again)."""
 
     def __str__(self) -> str:
-        return f"policy {self.policy!r}: the deadline has passed ({self.limit:.3g} s were left when the call came in)"
+        return f"policy {self.policy!r}: the deadline has passed ({self.limit:g} s were left when the call came in)"

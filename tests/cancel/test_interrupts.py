@@ -14,8 +14,8 @@ import pytest
 import hormesis as hm
 from hormesis.core.admission import Refusal, Waiter
 from hormesis.core.bulkhead import BulkheadMachine
-from hormesis.policy import journey, threads
-from hormesis.policy.journey import Layer
+from hormesis.policy import entrance, threads
+from hormesis.policy.entrance import Entrance
 
 
 def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, module: ModuleType, when: Callable[[], object]) -> None:
@@ -63,7 +63,7 @@ def test_an_interrupt_while_waiting_in_the_queue(machine_of: Any, monkeypatch: p
     bulkhead = machine_of(policy, hm.Bulkhead)
     permit = bulkhead.acquire(0.0)
     queued: list[int] = []
-    press_ctrl_c(monkeypatch, journey, lambda: queued.append(bulkhead.queued))
+    press_ctrl_c(monkeypatch, entrance, lambda: queued.append(bulkhead.queued))
     with pytest.raises(KeyboardInterrupt):
         policy.call(int)
     assert queued == [1]
@@ -134,7 +134,7 @@ def test_a_queue_that_fills_while_somebody_enters(race: Any, sweep_interleavings
 
         return race(first=call, second=enter, check=check, lock=bulkhead._lock)
 
-    assert sweep_interleavings(make, [Layer._queue, Layer._enqueue, BulkheadMachine.enqueue]) > 20
+    assert sweep_interleavings(make, [Entrance.wait, Entrance._enqueue, BulkheadMachine.enqueue]) > 20
 
 
 def test_a_permit_that_comes_while_its_caller_gives_up(race: Any, sweep_interleavings: Any, machine_of: Any) -> None:
@@ -154,5 +154,5 @@ def test_a_permit_that_comes_while_its_caller_gives_up(race: Any, sweep_interlea
 
         return race(first=call, second=lambda: bulkhead.put_back(permit), check=check, lock=bulkhead._lock)
 
-    waiting = [Layer._queue, Layer._enqueue, Layer._after_wait, Waiter.taken]
+    waiting = [Entrance.wait, Entrance._enqueue, Entrance._enter_with, Waiter.taken]
     assert sweep_interleavings(make, [*waiting, BulkheadMachine.enqueue, BulkheadMachine.leave]) > 50

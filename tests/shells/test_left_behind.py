@@ -11,6 +11,7 @@ import pytest
 
 import hormesis as hm
 from hormesis.core.breaker import BreakerState
+from hormesis.policy import threads
 
 SHORT = "20ms"
 
@@ -144,3 +145,26 @@ except hm.TimedOut:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
     assert done.stdout == "gone\n"
+
+
+def test_an_attempt_that_got_no_thread_is_not_blamed_on_the_dependency(held: Any, machine_of: Any) -> None:
+    """When all threads are busy the function is never touched, so the breaker has nothing to count."""
+    policy = hm.Policy(hm.Timeout(SHORT, threads=1), hm.CircuitBreaker())
+    for _ in range(2):
+        with pytest.raises(hm.TimedOut):
+            policy.call(held.result, 20)
+    assert machine_of(policy, hm.CircuitBreaker).tally(0.0) == (1, 1, 0)
+    held.set_result(0)
+
+
+def test_threads_that_are_idle_end(monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
+    """A policy that is used no more leaves no thread behind, and one that is used again makes new ones."""
+    monkeypatch.setattr(threads, "_IDLE_SECONDS", 0.01)
+    policy = hm.Policy(hm.Timeout("20s", threads=2), name="rare")
+
+    def running() -> bool:
+        return any(thread.name.startswith("hormesis-rare") for thread in threading.enumerate())
+
+    for _ in range(2):
+        assert policy.call(int) == 0
+        until(lambda: not running())

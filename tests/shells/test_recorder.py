@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -94,3 +96,29 @@ def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path, monkeypatch: p
         stop()
     assert [line["attempt"] for line in first[:5]] == [0, 1, 2, 3, 4]
     assert first[5] == {"event": "events_dropped", "count": 15}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_records_too(tmp_path: Path) -> None:
+    """A process that was forked after recording began has a writer of its own."""
+    path = tmp_path / "events.jsonl"
+    script = f"""
+import os, warnings, hormesis as hm
+warnings.simplefilter("ignore")
+stop = hm.telemetry.record_events({str(path)!r})
+policy = hm.Policy(hm.CircuitBreaker(minimum_calls=1), name="parent")
+child = os.fork()
+if child == 0:
+    policy = hm.Policy(hm.CircuitBreaker(minimum_calls=1), name="child")
+try:
+    policy.call(lambda: 1 / 0)
+except ZeroDivisionError:
+    pass
+stop()
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {event["policy"] for event in events} == {"parent", "child"}

@@ -20,7 +20,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,7 @@ class Command:
 
     def __init__(self, file: Path, *arguments: str, out: Path | None = None) -> None:
         self.mark = uuid.uuid4().hex
+        self.left_behind: dict[int, str] = {}
         self.out = out or file.parent / self.mark
         self._said = file.parent / f"{self.mark}.stderr"
         self._printed = file.parent / f"{self.mark}.stdout"
@@ -212,25 +213,30 @@ class Command:
             assert time.monotonic() < give_up, self.left_running()
             time.sleep(0.01)
 
-    def left_running(self) -> list[str]:
-        """What it started and is still there, itself included."""
-        found = []
+    def left_running(self) -> dict[int, str]:
+        """What it started and is still there, itself included: commands by their ids."""
+        found = {}
         for each in Path("/proc").iterdir():
             try:
                 if each.name.isdigit() and self.mark.encode() in (each / "environ").read_bytes():
-                    found.append((each / "cmdline").read_text())
+                    found[int(each.name)] = (each / "cmdline").read_text()
             except OSError:  # It has ended meanwhile, or is somebody else's.
                 continue
         return found
 
     def close(self) -> None:
-        """End it in order if it still runs; its processes are ended by its keeper in any case."""
+        """End it in order if it still runs, note what it left behind, and end that too."""
         if self._process.poll() is None:
             self._process.terminate()
         try:
             self._process.wait(PATIENCE)
         finally:
             self._process.kill()
+            self._process.wait()
+            self.left_behind = self.left_running()
+            for pid in self.left_behind:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -308,7 +314,7 @@ def test_a_held_game_day(pair: tuple[int, Command]) -> None:
     assert command.report["held"] is True
     assert "protected degraded" in " ".join(command.stdout.split())
     assert "report.html" in command.stdout
-    assert command.left_running() == []
+    assert command.left_behind == {}
 
 
 def test_the_page_and_the_data(pair: tuple[int, Command]) -> None:
@@ -521,7 +527,7 @@ def test_interruption(write: Write, moment: str) -> None:
             else:
                 assert "every process is stopped" in command.stderr
                 assert "Traceback" not in command.stderr
-            assert command.left_running() == []
+            assert command.left_running() == {}
             assert not (command.out / "report.html").exists()
 
 
@@ -560,4 +566,4 @@ def assert_one_message(command: Command, text: str) -> None:
     (message,) = [line for line in command.stderr.splitlines() if line.startswith("hormesis: ")]
     assert text in message
     assert "Traceback" not in command.stderr
-    assert command.left_running() == []
+    assert command.left_behind == {}

@@ -19,6 +19,9 @@ from typing import Any
 
 __all__ = ["LeftBehind", "Threads"]
 
+_IDLE_SECONDS = 10.0
+"""A thread that has had nothing to do for so long ends; so do those of policies that nobody has any more."""
+
 
 class LeftBehind(Exception):
     """The caller has stopped waiting.
@@ -26,12 +29,20 @@ class LeftBehind(Exception):
     Args:
         when_ended: Takes what is to happen once the thread has really ended.
         error: What ended the waiting, such as Ctrl-C; None when the time was over.
+        begun: Whether the work had come so far as to have a thread.
     """
 
-    def __init__(self, when_ended: Callable[[Callable[[], None]], None], error: BaseException | None = None) -> None:
+    def __init__(
+        self,
+        when_ended: Callable[[Callable[[], None]], None],
+        error: BaseException | None = None,
+        *,
+        begun: bool = True,
+    ) -> None:
         super().__init__()
         self.when_ended = when_ended
         self.error = error
+        self.begun = begun
 
 
 class _Work:
@@ -102,7 +113,7 @@ class Threads:
         """
         ends = time.monotonic() + limit
         if not self._free.acquire(timeout=limit):
-            raise LeftBehind(lambda then: then())
+            raise LeftBehind(lambda then: then(), begun=False)
         context = contextvars.copy_context()
         work = _Work(lambda: context.run(function, *args, **kwargs))
         try:
@@ -130,7 +141,15 @@ class Threads:
 
     def _serve(self) -> None:
         while True:
-            self._queue.get().run()
+            try:
+                work = self._queue.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle == 0:
+                        continue  # this thread has just been counted on
+                    self._idle -= 1
+                    return
+            work.run()
             with self._lock:
                 self._idle += 1
             self._free.release()

@@ -21,6 +21,7 @@ EVENTS_VARIABLE = "HORMESIS_EVENTS"
 """The environment variable that names the file."""
 
 _QUEUED_MAX = 10_000
+_BATCH_MAX = 1_000
 _FLUSH_SECONDS = 0.2
 
 
@@ -55,11 +56,19 @@ class _Recorder:
         self._path = path
         self._queue: queue.Queue[Event | None] = queue.Queue(_QUEUED_MAX)
         self._dropped = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._ending = False
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._write, name="hormesis-events", daemon=True)
         self._thread.start()
 
     def take(self, event: Event) -> None:
         """Queue one event, or count it as dropped."""
+        if self._process != os.getpid():  # a forked process has the queue, but not the thread that empties it
+            self._queue = queue.Queue(_QUEUED_MAX)
+            self._start()
         try:
             self._queue.put_nowait(event)
         except queue.Full:
@@ -76,7 +85,7 @@ class _Recorder:
     def _write(self) -> None:
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                while (event := self._queue.get()) is not None:
+                while not self._ending and (event := self._queue.get()) is not None:
                     self._append(file, event)
         except OSError as error:
             import logging  # noqa: PLC0415  only a broken disk needs it
@@ -88,10 +97,10 @@ class _Recorder:
         import json  # noqa: PLC0415  most processes record nothing
 
         lines = [event.as_dict()]
-        while not self._queue.empty():
+        while len(lines) < _BATCH_MAX and not self._queue.empty():
             following = self._queue.get_nowait()
             if following is None:
-                self._queue.put_nowait(None)
+                self._ending = True
                 break
             lines.append(following.as_dict())
         dropped, self._dropped = self._dropped, 0

@@ -1,0 +1,48 @@
+"""Telling of what a layer does: events are built only while somebody listens, and published with no lock held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hormesis.clock import Clock
+from hormesis.core.admission import Refusal
+from hormesis.events import CallRejected, Event, EventBus, StateChanged
+from hormesis.policy.gate import Gate
+
+__all__ = ["Teller"]
+
+
+class Teller:
+    """Publishes a policy's events.
+
+    Args:
+        policy: The policy's name.
+        clock: What events are dated by.
+        bus: Where they go.
+    """
+
+    __slots__ = ("_bus", "_now", "_policy")
+
+    def __init__(self, policy: str, clock: Clock, bus: EventBus) -> None:
+        self._policy = policy
+        self._now = clock.now
+        self._bus = bus
+
+    @property
+    def listening(self) -> bool:
+        """Whether anybody listens; asked before an event's facts are gathered."""
+        return bool(self._bus.listeners)
+
+    def tell(self, event: Callable[..., Event], part: str, /, **facts: object) -> None:
+        """Publish one event of a part."""
+        if self._bus.listeners:
+            self._bus.publish(event(at=self._now(), policy=self._policy, part=part, **facts))
+
+    def tell_news(self, gate: Gate) -> None:
+        """Publish the changes of state that wait in a gate's outboxes; without listeners they are dropped."""
+        for part, change in gate.news():
+            self.tell(StateChanged, part, before=change.before, after=change.after, reason=change.reason)
+
+    def tell_rejection(self, part: str, refusal: Refusal) -> None:
+        """Publish that a part refused."""
+        self.tell(CallRejected, part, reason=refusal.reason, retry_after=refusal.retry_after)
