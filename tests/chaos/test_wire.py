@@ -574,6 +574,32 @@ def test_share() -> None:
     run(scenario)
 
 
+def test_a_share_of_the_answers() -> None:
+    """Of a connection that carries many requests, a reset breaks a share of the answers, the same for the same seed."""
+
+    async def lives(seed: int) -> list[int]:
+        """Say how many exchanges each of some connections lives through."""
+        lived = []
+        async with edge(seed=seed) as (proxy, _, connect):
+            proxy.apply(Reset("answer", share=0.2))
+            for _ in range(10):
+                streams, exchanges = await connect(), 0
+                with suppress(ConnectionError):
+                    while exchanges < 50:
+                        await exchange(streams)
+                        exchanges += 1
+                lived.append(exchanges)
+        return lived
+
+    async def scenario() -> None:
+        first = await lives(1)
+        assert await lives(1) == first
+        assert await lives(2) != first
+        assert 10 < sum(first) < 150
+
+    run(scenario)
+
+
 def test_fault_is_replaced() -> None:
     """A fault takes the place of the one in force, for what is held too."""
 

@@ -130,7 +130,7 @@ MISTAKES = [
     # Requests.
     ('get = "/items/{id}"\n', "", f"load.request.0: request 'browse' {METHODS} none"),
     (REQUEST, REQUEST + 'post = "/items"\n', f"load.request.0: request 'browse' {METHODS} get, post"),
-    ('"/items/{id}"', '"items"', "path is 'items'; it takes a path from '/' on, without spaces"),
+    ('"/items/{id}"', '"items"', "load.request.0.get is 'items'; it takes a path from '/' on, without spaces"),
     ("/items/{id}", "/items/{sku}", "'sku'; known are: id, n, uuid"),
     ("from = 1, to = 9", "from = 9, to = 1", "values.id is {'from': 9, 'to': 1}; it takes a list"),
     (REQUEST, REQUEST + "expect = 99\n", "expect is 99; it takes a status from 100 to 599, or a list"),

@@ -148,10 +148,12 @@ def test_the_timeline_agrees(start: float, parts: list[float], rows: list[Any], 
     """The slices of the timeline hold every request once, and their sums are those of the phases."""
     samples, phases = laid_out(start, parts, rows)
     found = verdict.stats(samples, start, phases, ROUTES, lambda _: 0.2)
-    bins = verdict.timeline(samples, start, phases[Phase.RECOVERED].end, width, lambda _: 0.2)
+    end = phases[Phase.RECOVERED].end
+    bins = verdict.timeline(samples, start, end, width, lambda _: 0.2)
     for of_bin, of_stats in {"offered": "requests", "full": "full", "degraded": "degraded", "good": "good"}.items():
         counted = sum(getattr(by_route[""], of_stats) for by_route in found.values())
-        assert math.fsum(getattr(piece, of_bin) * width for piece in bins) == pytest.approx(counted)
+        summed = math.fsum(getattr(piece, of_bin) * min(width, end - piece.at) for piece in bins)
+        assert summed == pytest.approx(counted)
 
 
 def test_answers() -> None:
@@ -318,7 +320,7 @@ def test_survived() -> None:
 
 def test_descriptions() -> None:
     """A check says what was measured, when, what was wanted, and from how much."""
-    assert verdict.describe(MISSED) == "browse success 50.0% in contained (objective: at least 90%, 40 requests)"
+    assert verdict.describe(MISSED) == "browse success 50% in contained (objective: at least 90%, 40 requests)"
     slow = dataclasses.replace(MISSED, metric="p99", wanted=0.25, measured=0.31, requests=1)
     assert verdict.describe(slow) == "browse p99 310 ms in contained (objective: at most 250 ms, 1 request)"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import hormesis as hm
 from hormesis import Bulkhead, CircuitBreaker, Deadline, Fallback, Policy, Retry, Timeout
 from hormesis.policy import files
 from hormesis.policy.lint import RULES, lint
@@ -163,3 +164,10 @@ def test_the_shop() -> None:
     policies = files.load(SHOP)
     assert policies
     assert [finding for policy in policies.values() for finding in lint(policy)] == []
+
+
+def test_a_bound_may_come_from_another_layer() -> None:
+    """In an order as given, a call is bounded when any of its layers bounds it."""
+    policy = hm.Policy(hm.CircuitBreaker(), hm.Retry(on="transient"), hm.Timeout("1s"), order="as given", name="api")
+    outside = hm.Policy(hm.Timeout("5s"), hm.Retry(on="transient"), order="as given", name="api")
+    assert lint(policy) == lint(outside) == []

@@ -57,7 +57,7 @@ from hormesis import tables
 from hormesis.chaos import Fault, Kill, Pause, Spike, fault_from
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.results import Phase
-from hormesis.loadgen import ARRIVALS_MAX, ArrivalProcess, Request, Segment
+from hormesis.loadgen import ARRIVALS_MAX, ArrivalProcess, LoadSpec, Request, Segment
 from hormesis.tables import Settings
 from hormesis.units import Duration, Rate, per_second, seconds
 
@@ -77,6 +77,12 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
+_GRACE = 3.0
+"""Seconds that answers may still come in after the last arrival; what is later counts as unfinished."""
+
+_IN_FLIGHT_MAX = 20_000
+"""Requests under way at most: in a black hole every caller of a patience's length waits at the same time."""
+
 _ADDRESS = re.compile(r"([^\s/]+):(\d{1,5})", re.ASCII)
 
 
@@ -198,16 +204,23 @@ class RequestTable(Settings):
         if len(named) != 1:
             given = ", ".join(named) or "none"
             raise ConfigurationError(f"request {self.name!r} takes one of {', '.join(self._METHODS)}; it has {given}")
-        return Request(
-            self.name,
-            method=named[0].upper(),
-            path=getattr(self, named[0]),
-            weight=self.weight,
-            headers=self.headers,
-            json=self.json,
-            values={name: _plain(values) for name, values in self.values.items()},
-            expect=self.expect,
-        )
+        try:
+            return Request(
+                self.name,
+                method=named[0].upper(),
+                path=getattr(self, named[0]),
+                weight=self.weight,
+                headers=self.headers,
+                json=self.json,
+                values={name: _plain(values) for name, values in self.values.items()},
+                expect=self.expect,
+            )
+        except ConfigurationError as error:
+            prefix = f"request.{self.name}."
+            message, key = error.message.replace(prefix, ""), error.key.removeprefix(prefix)
+            if key == "path":  # which the file has under the method's name
+                message, key = message.replace("path", named[0], 1), named[0]
+            raise ConfigurationError(message, key) from None
 
 
 def _plain(values: Any) -> Any:
@@ -472,6 +485,10 @@ class Experiment(Settings):
             if expected > ARRIVALS_MAX:
                 accepted = f"a rate that makes at most {ARRIVALS_MAX:,} requests of {where}, not {expected:,.0f}"
                 raise ConfigurationError.bad_value("load.rate", self.load.rate, accepted)
+            try:
+                self.load_spec(stress, "http://127.0.0.1")
+            except ConfigurationError as error:
+                raise ConfigurationError(f"load.{error.message}", f"load.{error.key}") from None
         if not self.stress:
             raise ConfigurationError.bad_value("stress", [], "at least one [[stress]]")
         if not self.arm:
@@ -504,6 +521,23 @@ class Experiment(Settings):
         rate, fault = per_second(self.load.rate), stress.what
         dosed = rate * fault.spike if isinstance(fault, Spike) else rate
         return [Segment(calm, rate), Segment(dose, dosed), Segment(recovery, rate)]
+
+    def load_spec(self, stress: Stress, base_url: str) -> LoadSpec:
+        """Return what the load generator is told for a stress."""
+        load = self.load
+        return LoadSpec(
+            base_url=base_url,
+            segments=self.segments(stress),
+            requests=[request.request() for request in load.request],
+            # Of the stress and not of the arm: every arm gets the same arrivals.
+            seed=f"{self.seed}/{stress.name}",
+            process=load.arrivals,
+            timeout=load.timeout,
+            grace=_GRACE,
+            in_flight_max=_IN_FLIGHT_MAX,
+            degraded_header=load.degraded_header,
+            keep_alive=load.keep_alive,
+        )
 
     def limits(self, stress: Stress, route: str, phase: Phase) -> Limits:
         """Return what must hold for a route in a phase of a stress."""

@@ -235,7 +235,7 @@ class GameDay:
 
     @property
     def held(self) -> bool:
-        """Whether every judged arm held its objectives under every stress."""
-        return bool(self.stresses) and all(
+        """Whether every judged arm held its objectives under every stress; where none ran, nothing was shown."""
+        return bool(self.stresses and self.judged) and all(
             stress.outcomes[arm].verdict.held for stress in self.stresses for arm in self.judged
         )

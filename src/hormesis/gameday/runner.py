@@ -28,7 +28,7 @@ from hormesis.gameday.report.progress import Observer
 from hormesis.gameday.results import Acted, GameDay, Outcome, Phase, StressResult, Window
 from hormesis.gameday.system import ArmSystem, running
 from hormesis.gameday.together import together
-from hormesis.loadgen import LAG_MAX, Answer, LoadSpec, RunResult, Samples
+from hormesis.loadgen import LAG_MAX, Answer, RunResult, Samples
 from hormesis.units import per_second, seconds
 from hormesis.version import __version__
 
@@ -37,13 +37,7 @@ __all__ = ["hold", "planned_seconds"]
 _LEAD = 0.4
 """Seconds between the order to load and the first arrival, in which the generator makes its schedule."""
 
-_GRACE = 3.0
-"""Seconds that answers may still come in after the last arrival; what is later counts as unfinished."""
-
 _BIN_WIDTH = 0.5
-_IN_FLIGHT_MAX = 20_000
-"""Requests under way at most: in a black hole every caller of a patience's length waits at the same time."""
-
 _ABORT_REQUESTS_MIN = 10
 """Fewer requests are no reason to end a dose."""
 
@@ -164,7 +158,8 @@ class _Course:
 
     async def run(self) -> Outcome:
         """Load, dose, undo, and judge."""
-        load = self.system.driver.run(self._load(), on_samples=self._take, start_at=self.started)
+        spec = self.experiment.load_spec(self.stress, self.system.url)
+        load = self.system.driver.run(spec, on_samples=self._take, start_at=self.started)
         result, _ = await together(load, self._phases())
         return self._outcome(result)
 
@@ -196,22 +191,6 @@ class _Course:
             async with asyncio.timeout(left):
                 await self.watch.held.wait()
         self.watch.watching = False
-
-    def _load(self) -> LoadSpec:
-        load = self.experiment.load
-        return LoadSpec(
-            base_url=self.system.url,
-            segments=self.experiment.segments(self.stress),
-            requests=[request.request() for request in load.request],
-            # Of the stress and not of the arm: every arm gets the same arrivals.
-            seed=f"{self.experiment.seed}/{self.stress.name}",
-            process=load.arrivals,
-            timeout=load.timeout,
-            grace=_GRACE,
-            in_flight_max=_IN_FLIGHT_MAX,
-            degraded_header=load.degraded_header,
-            keep_alive=load.keep_alive,
-        )
 
     def _take(self, samples: Samples) -> None:
         self.observer.samples(self.system.arm, samples)

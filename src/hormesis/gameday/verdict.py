@@ -140,12 +140,12 @@ def describe(check: Check) -> str:
 
     >>> about = {"route": "browse", "phase": Phase.CALM, "requests": 9, "held": False}
     >>> describe(Check(**about, metric="success", wanted=0.99, measured=0.5))
-    'browse success 50.0% in calm (objective: at least 99%, 9 requests)'
+    'browse success 50% in calm (objective: at least 99%, 9 requests)'
     """
     if check.metric in ("success", "answered"):
-        measured, wanted = f"{check.measured:.1%}", f"at least {100 * check.wanted:.4g}%"
+        measured, wanted = f"{100 * check.measured:.4g}%", f"at least {100 * check.wanted:.4g}%"
     else:
-        measured, wanted = f"{check.measured * 1000:.0f} ms", f"at most {check.wanted * 1000:.0f} ms"
+        measured, wanted = f"{check.measured * 1000:.4g} ms", f"at most {check.wanted * 1000:.4g} ms"
     requests = f"{check.requests} request{'s' * (check.requests != 1)}"
     return f"{check.route} {check.metric} {measured} in {check.phase} (objective: {wanted}, {requests})"
 
@@ -181,7 +181,12 @@ def timeline(samples: Samples, start: float, seconds: float, bin_width: float, g
         index = int((sample.intended - start) / bin_width)
         if 0 <= index < count:
             slices[index].append(sample)
-    return [_bin(index * bin_width, inside, bin_width, good_within) for index, inside in enumerate(slices)]
+    bins = []
+    for index, inside in enumerate(slices):
+        at = index * bin_width
+        # The last slice may be a shorter one.
+        bins.append(_bin(at, inside, min(bin_width, seconds - at), good_within))
+    return bins
 
 
 def _bin(at: float, inside: Sequence[Sample], width: float, good_within: GoodWithin) -> Bin:

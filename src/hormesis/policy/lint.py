@@ -1,7 +1,7 @@
 """What is thoughtless in a policy: combinations that are valid one by one and can't work as meant together.
 
-A rule looks at one layer of a policy (parts that stand in the standard order) and yields sentences. Each says what
-happens and what would do.
+A rule looks at parts and yields sentences. Each says what happens and what would do. Most rules look at one layer of a
+policy (parts that stand in the standard order), those of bounds at all of its parts, since another layer may bound it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def lint(policy: Policy) -> list[Finding]:
     """
     found = [
         Finding(policy.name, name, message)
-        for layer in policy.layers
         for name, rule in RULES.items()
-        for message in rule(layer)
+        for parts in ([policy.parts] if name in _OF_THE_WHOLE else policy.layers)
+        for message in rule(parts)
     ]
     retries = sum(first(layer, Retry) is not None for layer in policy.layers)
     if retries > 1:
@@ -159,3 +159,6 @@ RULES: dict[str, Callable[[Layer], Iterator[str]]] = {
     "more-probes-than-places": _breaker_below_bulkhead,
 }
 """Every rule by its name."""
+
+_OF_THE_WHOLE = {"unbounded-call", "retry-without-timeout", "retry-without-bound"}
+"""Rules that look at all parts of a policy at once."""
