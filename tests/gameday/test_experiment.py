@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.experiment import Experiment, Objective, load_experiment, schema
+from hormesis.gameday.experiment import Experiment, load_experiment, schema
+from hormesis.gameday.objectives import Objective
 from hormesis.gameday.results import Phase
 from hormesis.gameday.runner import planned_seconds
 
