@@ -74,6 +74,14 @@ class Keeper:
         except OSError as error:
             raise OSError(error.errno, "the keeper has died: what is started now would outlive a crash") from error
 
+    def watch_me(self) -> None:
+        """Watch the calling process's own group.
+
+        For a child between fork and exec (`preexec_fn`): told by the runner afterwards, the keeper would not know of a
+        child that was born in the instant in which the runner was killed.
+        """
+        self._tell(f"+{os.getpid()}\n")
+
     def forget(self, pgid: int) -> None:
         """Leave this process group alone from now on: it has ended."""
         with suppress(OSError):  # A watchdog that has died harms nobody.

@@ -208,7 +208,7 @@ class Process:
                     log.write(f"{error}\n")
 
     def _spawn(self) -> None:
-        """Start it. There is no await between its birth and the keeper's knowing of it."""
+        """Start it; it tells the keeper of itself before it becomes the command."""
         settings = self.settings
         what = f"process {settings.name!r}"
         if settings.cwd is not None and not settings.cwd.is_dir():
@@ -229,6 +229,8 @@ class Process:
                     cwd=settings.cwd,
                     env={**os.environ, **settings.env},
                     start_new_session=True,
+                    # All it does is one write: nothing that a thread of ours could have locked at the fork.
+                    preexec_fn=None if self._keeper is None else self._keeper.watch_me,  # noqa: PLW1509
                 )
             except OSError as error:
                 message = f"{what}: the command {settings.argv[0]!r} can't be run: {error.strerror}"
@@ -236,7 +238,7 @@ class Process:
         self._popen = popen
         if self._keeper is not None:
             try:
-                self._keeper.watch(popen.pid)
+                self._keeper.watch(popen.pid)  # it told of itself; a keeper that has died is noticed here
             except BaseException:
                 self._bury(popen)
                 raise

@@ -25,7 +25,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import CoroutineType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hormesis.clock import Clock, Random
 from hormesis.context import current_deadline
@@ -54,6 +54,11 @@ from hormesis.policy.telling import Teller
 from hormesis.policy.threads import LeftBehind, Threads
 from hormesis.units import seconds
 
+if TYPE_CHECKING:
+    import asyncio
+
+    from hormesis.policy.watchdog import Watchdog
+
 __all__ = ["Layer"]
 
 
@@ -76,6 +81,7 @@ class Layer:
         "_outboxes",
         "_succeed",
         "_timed",
+        "_watchdogs",
         "budget",
         "clock",
         "deadline",
@@ -128,6 +134,7 @@ class Layer:
         self._succeed = gate.succeed
         self._timed = gate.timed
         self._outboxes = gate.outboxes
+        self._watchdogs: dict[asyncio.AbstractEventLoop, Watchdog] = {}
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a synchronous function, in the calling thread unless the timeout has threads."""
@@ -301,7 +308,8 @@ class Layer:
         import asyncio  # noqa: PLC0415  whoever is here has a loop; importing hormesis must not pay for it
 
         limit, by_deadline = self._limit_now()
-        scope = None if by_deadline else DeadlineScope(self.policy, self.clock, limit, error=TimedOut)
+        if not by_deadline:
+            return await self._call_watched(target, args, kwargs)
         timer = asyncio.timeout(limit)
         try:
             async with timer:
@@ -309,10 +317,38 @@ class Layer:
         except TimeoutError:
             if not timer.expired():
                 raise  # the function's own
-            raise self._cut(limit, by_deadline=by_deadline) from None
+            raise self._cut(limit, by_deadline=True) from None
+
+    async def _call_watched(
+        self, target: Callable[..., Awaitable[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Call under the timeout, which is the same for every attempt."""
+        from asyncio import CancelledError, get_running_loop  # noqa: PLC0415
+
+        loop = get_running_loop()
+        watchdog = self._watchdogs.get(loop) or self._new_watchdog(loop)
+        attempt = watchdog.begin()
+        token = current_deadline.set(attempt)
+        ours = False
+        try:
+            return await _awaitable(target(*args, **kwargs), target)
+        except CancelledError:
+            ours = attempt.expired
+            if ours and attempt.took_back():
+                raise self._cut(self._limit, by_deadline=False) from None
+            raise
         finally:
-            if scope is not None:
-                scope.close()
+            current_deadline.reset(token)
+            watchdog.end(attempt)
+            if attempt.expired and not ours:
+                attempt.took_back()  # it ended by itself in the moment in which its time was over
+
+    def _new_watchdog(self, loop: asyncio.AbstractEventLoop) -> Watchdog:
+        from hormesis.policy.watchdog import Watchdog  # noqa: PLC0415  it needs asyncio
+
+        for old in [old for old in self._watchdogs if old.is_closed()]:
+            del self._watchdogs[old]
+        return self._watchdogs.setdefault(loop, Watchdog(self.policy, self.clock, self._limit, loop))
 
     def _end_badly(self, permits: Sequence[Permit], error: BaseException, started: float, attempt: int) -> None:
         self.gate.end(permits, self._endings(error), started, self._now())
