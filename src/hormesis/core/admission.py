@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 from hormesis.outcome import Ending
 
@@ -51,6 +51,7 @@ class Transition:
     reason: str
 
 
+@final
 @dataclasses.dataclass(slots=True)  # not frozen: that would double the cost of being refused
 class Refusal:
     """Why an attempt may not go in now.

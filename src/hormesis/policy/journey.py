@@ -154,14 +154,14 @@ class Layer:
                     permits: list[Permit] = []
                     for acquire in self._acquire:
                         permit = acquire(started)
-                        if isinstance(permit, Refusal):
+                        if type(permit) is Refusal:
                             permits = self.entrance.wait(self.gate.back_out(permits, permit))
                             started = self._now()
                             break
                         permits.append(permit)
                     try:
                         if self.timeout is None and scope is None:
-                            result = target(*target_args, **target_kwargs)
+                            result = target(*target_args, **target_kwargs) if target_kwargs else target(*target_args)
                         else:
                             result = self._call_timed(target, target_args, target_kwargs)
                         if result.__class__ is CoroutineType:
@@ -221,7 +221,7 @@ class Layer:
                     permits: list[Permit] = []
                     for acquire in self._acquire:
                         permit = acquire(started)
-                        if isinstance(permit, Refusal):
+                        if type(permit) is Refusal:
                             permits = await self.entrance.wait_async(self.gate.back_out(permits, permit))
                             started = self._now()
                             break
