@@ -130,4 +130,4 @@ class DeadlineExceeded(TimedOut):
     """The call's total deadline has passed, or was too near to begin (again)."""
 
     def __str__(self) -> str:
-        return f"policy {self.policy!r}: the deadline has passed ({self.limit:g} s were left when the call came in)"
+        return f"policy {self.policy!r}: the deadline has passed ({self.limit:g} s were left for it)"

@@ -218,3 +218,19 @@ def test_no_probe_stands_in_a_queue(colour: Any, dependency: Any, machine_of: An
     assert breaker.refusal(clock.now()) is None
     bulkhead.put_back(permit)
     assert waiting.result(20) == 3
+
+
+def test_a_retry_that_is_refused(colour: Any, dependency: Any, heard: Any) -> None:
+    """A breaker that opens between two attempts ends the retries: the caller gets the real failure, with why."""
+    policy = hm.Policy(
+        hm.Retry(on="any", attempts=5, delay=0, budget=None),
+        hm.CircuitBreaker(minimum_calls=2),
+        clock=ManualClock(),
+        events=heard.bus,
+    )
+    failing = dependency(ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError) as caught:
+        colour.call(policy, failing)
+    assert isinstance(caught.value.__cause__, hm.CircuitOpen)
+    assert "gave up after attempt 2: the next was refused (open)" in caught.value.__notes__[-1]
+    assert heard.names[-2:] == ["call_rejected", "retry_stopped"]

@@ -181,7 +181,7 @@ class Layer:
                     delay = self._delay_before_next(error, attempt)
                     if delay is None:
                         if failed is not None and isinstance(error, Rejected):
-                            raise failed from error
+                            raise self._refused_again(failed, error, attempt) from error
                         raise
                     failed = error
                 else:
@@ -244,7 +244,7 @@ class Layer:
                     delay = self._delay_before_next(error, attempt)
                     if delay is None:
                         if failed is not None and isinstance(error, Rejected):
-                            raise failed from error
+                            raise self._refused_again(failed, error, attempt) from error
                         raise
                     failed = error
                 else:
@@ -398,9 +398,17 @@ class Layer:
             self.teller.tell(RetryScheduled, Slot.RETRY.key, attempt=attempt, delay=delay)
             return delay
         if retry.attempts > 1:
-            _note(error, f"hormesis: policy {self.policy!r} gave up after attempt {attempt}: {reason}")
-            self.teller.tell(RetryStopped, Slot.RETRY.key, attempt=attempt, reason=reason)
+            self._give_up(error, attempt, reason)
         return None
+
+    def _refused_again(self, failed: Exception, rejection: Rejected, attempt: int) -> Exception:
+        """A retry that is refused ends the retries; the caller gets what the dependency said last."""
+        self._give_up(failed, attempt - 1, f"the next was refused ({rejection.reason})")
+        return failed
+
+    def _give_up(self, error: Exception, attempt: int, reason: str) -> None:
+        _note(error, f"hormesis: policy {self.policy!r} gave up after attempt {attempt}: {reason}")
+        self.teller.tell(RetryStopped, Slot.RETRY.key, attempt=attempt, reason=reason)
 
     def _answer_instead(
         self, fallback: Fallback, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]
