@@ -21,6 +21,7 @@ def breaker(**settings: Any) -> BreakerMachine:
     defaults: dict[str, Any] = {
         "window": CountWindow(10),
         "failure_rate": 0.5,
+        "consecutive": None,
         "slow_after": None,
         "slow_rate": 0.5,
         "minimum_calls": 4,
@@ -348,3 +349,21 @@ def test_the_outbox_is_bounded() -> None:
         play(machine, FAILURE, now=10.0 * turn)
     assert len(machine.outbox) <= 100
     assert machine.outbox[-1].after == "open"
+
+
+@pytest.mark.parametrize("window", [CountWindow(10), TimeWindow(10.0)], ids=["calls", "time"])
+def test_failures_in_a_row(window: Any) -> None:
+    """So many failures in a row open it, whatever the minimum of calls; a success between them begins a new row."""
+    machine = breaker(window=window, consecutive=3, minimum_calls=100)
+    for ending in (Ending.FAILURE, Ending.FAILURE, Ending.SUCCESS, Ending.FAILURE, Ending.FAILURE):
+        machine.end(taken(machine), ending, 0.0, 0.0)
+    assert machine.state is BreakerState.CLOSED
+    machine.end(taken(machine), Ending.IGNORED, 0.0, 0.0)
+    machine.end(taken(machine), Ending.FAILURE, 0.0, 0.0)
+    assert machine.outbox == [Transition("closed", "open", "3 calls failed in a row")]
+
+
+def taken(machine: BreakerMachine) -> Permit:
+    permit = machine.acquire(0.0)
+    assert isinstance(permit, Permit)
+    return permit

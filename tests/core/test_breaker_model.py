@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from fractions import Fraction
 
 from hypothesis import strategies as st
@@ -39,17 +40,27 @@ class BreakerModel(RuleBasedStateMachine):
         count_window=st.one_of(st.none(), st.integers(1, 12)),
         minimum=st.integers(1, 5),
         failure_rate=RATES,
+        consecutive=st.one_of(st.none(), st.integers(1, 4)),
         slow_rate=RATES,
         probes=st.integers(1, 4),
     )
     def begin(
-        self, count_window: int | None, minimum: int, failure_rate: Fraction, slow_rate: Fraction, probes: int
+        self,
+        *,
+        count_window: int | None,
+        minimum: int,
+        failure_rate: Fraction,
+        consecutive: int | None,
+        slow_rate: Fraction,
+        probes: int,
     ) -> None:
         self.count_window, self.minimum, self.probes = count_window, minimum, probes
+        self.consecutive = consecutive
         self.failure_rate, self.slow_rate = failure_rate, slow_rate
         self.machine = BreakerMachine(
             window=TimeWindow(float(WINDOW_SECONDS)) if count_window is None else CountWindow(count_window),
             failure_rate=float(failure_rate),
+            consecutive=consecutive,
             slow_after=float(SLOW_AFTER),
             slow_rate=float(slow_rate),
             minimum_calls=minimum,
@@ -135,7 +146,9 @@ class BreakerModel(RuleBasedStateMachine):
         reached = (failed and Fraction(failures, len(held)) >= self.failure_rate) or (
             slow and Fraction(slow_ones, len(held)) >= self.slow_rate
         )
-        if len(held) >= self.minimum and reached:
+        row = len(list(itertools.takewhile(lambda call: call[1], reversed(self.ended))))
+        too_many_in_a_row = failed and self.consecutive is not None and row >= self.consecutive
+        if too_many_in_a_row or (len(held) >= self.minimum and reached):
             self.enter(BreakerState.OPEN)
 
     def judge_probes(self) -> None:

@@ -196,6 +196,7 @@ def half_open(lock: threading.Lock) -> tuple[BreakerMachine, Permit]:
     machine = BreakerMachine(
         window=CountWindow(10),
         failure_rate=0.5,
+        consecutive=None,
         slow_after=None,
         slow_rate=0.5,
         minimum_calls=1,

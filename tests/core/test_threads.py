@@ -136,6 +136,7 @@ def test_half_open_admits_its_probes_and_no_more_under_many_threads() -> None:
     machine = BreakerMachine(
         window=CountWindow(10),
         failure_rate=0.5,
+        consecutive=None,
         slow_after=None,
         slow_rate=0.5,
         minimum_calls=1,
@@ -167,6 +168,7 @@ def test_a_closed_breaker_counts_every_call_of_many_threads() -> None:
     machine = BreakerMachine(
         window=CountWindow(1_000_000),
         failure_rate=1.0,
+        consecutive=None,
         slow_after=None,
         slow_rate=1.0,
         minimum_calls=1_000_000,

@@ -234,3 +234,16 @@ def test_a_retry_that_is_refused(colour: Any, dependency: Any, heard: Any) -> No
     assert isinstance(caught.value.__cause__, hm.CircuitOpen)
     assert "gave up after attempt 2: the next was refused (open)" in caught.value.__notes__[-1]
     assert heard.names[-2:] == ["call_rejected", "retry_stopped"]
+
+
+def test_failures_that_are_no_verdict(colour: Any, dependency: Any, machine_of: Any) -> None:
+    """What a breaker ignores counts neither as failure nor as success, and comes out all the same."""
+    policy = hm.Policy(hm.CircuitBreaker(ignore=KeyError, consecutive=2), clock=ManualClock())
+    breaker = machine_of(policy, hm.CircuitBreaker)
+    for error in (ZeroDivisionError, KeyError):
+        with pytest.raises(error):
+            colour.call(policy, dependency(error))
+    assert breaker.tally(0.0) == (1, 1, 0)
+    with pytest.raises(ZeroDivisionError):
+        colour.call(policy, dependency(ZeroDivisionError))
+    assert breaker.state is BreakerState.OPEN

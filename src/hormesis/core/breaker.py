@@ -1,6 +1,6 @@
 """The circuit breaker's machine.
 
-    closed ──(failure rate or slow rate reached, minimum calls seen)──► open
+    closed ──(failure rate or slow rate reached, minimum calls seen; or so many failures in a row)──► open
     open ──(its time is over, and somebody asks)──► half-open
     half-open ──(enough probes answered well)──► closed
     half-open ──(too many probes failed)──► open
@@ -58,6 +58,7 @@ class BreakerMachine:
     Args:
         window: Where outcomes are counted while closed.
         failure_rate: Share of failed calls, in (0, 1], at which it opens.
+        consecutive: Failures in a row at which it opens, whatever the minimum of calls; None for no such rule.
         slow_after: Seconds from which a call counts as slow; None to watch no durations.
         slow_rate: Share of slow calls, in (0, 1], at which it opens.
         minimum_calls: Calls that the window must hold before any rate means something.
@@ -79,6 +80,7 @@ class BreakerMachine:
         "_probes_slow",
         "_slow_to_open",
         "_window",
+        "consecutive",
         "era",
         "failure_rate",
         "minimum_calls",
@@ -98,6 +100,7 @@ class BreakerMachine:
         *,
         window: Window,
         failure_rate: float,
+        consecutive: int | None,
         slow_after: float | None,
         slow_rate: float,
         minimum_calls: int,
@@ -107,6 +110,7 @@ class BreakerMachine:
         lock: Lock,
     ) -> None:
         self.failure_rate = failure_rate
+        self.consecutive = consecutive
         self.slow_after = slow_after
         self.slow_rate = slow_rate
         self.minimum_calls = minimum_calls
@@ -190,6 +194,9 @@ class BreakerMachine:
         failed = ending is Ending.FAILURE
         slow = self._is_slow(started, now)
         tally = self._window.record(now, failed=failed, slow=slow)
+        if failed and self.consecutive is not None and self._window.in_a_row >= self.consecutive:
+            self._open(now, f"{self._window.in_a_row} calls failed in a row")
+            return
         if tally.calls < self.minimum_calls:
             return
         if failed and tally.failures >= _share_of(self.failure_rate, tally.calls):

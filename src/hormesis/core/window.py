@@ -49,6 +49,11 @@ class Window(Protocol):
         """... up to this time; from then on a success is to be `record`ed like any call."""
         ...
 
+    @property
+    def in_a_row(self) -> int:
+        """Failures without a success between them, up to the last failure."""
+        ...
+
     def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Count any call that ended, and return what the window holds now."""
         ...
@@ -62,6 +67,21 @@ class Window(Protocol):
         ...
 
 
+class _Row:
+    """Failures in a row: those whose numbers follow each other without a gap."""
+
+    __slots__ = ("_last", "length")
+
+    def __init__(self) -> None:
+        self._last = -1
+        self.length = 0
+
+    def lengthen(self, number: int) -> None:
+        """Add a failure by its number; a gap begins a new row."""
+        self.length = self.length + 1 if number == self._last + 1 else 1
+        self._last = number
+
+
 class CountWindow:
     """The last `size` calls.
 
@@ -71,7 +91,7 @@ class CountWindow:
     Tally(calls=3, failures=2, slow=0)
     """
 
-    __slots__ = ("_failed", "_slow", "_ticks", "size", "tick", "ticks_until")
+    __slots__ = ("_failed", "_row", "_slow", "_ticks", "size", "tick", "ticks_until")
 
     timed = False
 
@@ -86,11 +106,18 @@ class CountWindow:
         self.ticks_until = math.inf
         self._failed: deque[int] | None = None
         self._slow: deque[int] | None = None
+        self._row = _Row()
+
+    @property
+    def in_a_row(self) -> int:
+        """Failures without a success between them, up to the last failure."""
+        return self._row.length
 
     def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Count any call."""
         number = self._ticks.advance()
         if failed:
+            self._row.lengthen(number)
             self._failed = self._failed or deque()
             self._failed.append(number)
         if slow:
@@ -130,6 +157,7 @@ class TimeWindow:
     __slots__ = (
         "_buckets",
         "_failures",
+        "_row",
         "_slow",
         "_ticks",
         "_ticks_before",
@@ -153,14 +181,22 @@ class TimeWindow:
         self.tick = self._ticks.draw
         self._ticks_before = 0
         self._failures = self._slow = 0
+        self._row = _Row()
         self._total = Tally(0, 0, 0)
         self.ticks_until = -math.inf
         self._buckets: deque[tuple[float, Tally]] | None = None
 
+    @property
+    def in_a_row(self) -> int:
+        """Failures without a success between them, up to the last failure."""
+        return self._row.length
+
     def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Count any call."""
         self._turn(now)
-        self._ticks.advance()
+        number = self._ticks.advance()
+        if failed:
+            self._row.lengthen(number)
         self._failures += failed
         self._slow += slow
         return self._sum()

@@ -31,6 +31,7 @@ class CircuitBreaker(Settings):
 
     Args:
         failure_rate: Share of failed calls that opens it.
+        consecutive: Failures in a row that open it, also before the window holds `minimum_calls`; None: no such rule.
         slow_after: Duration from which a call counts as slow, however it ends; None to watch no durations.
         slow_rate: Share of slow calls that opens it.
         window: The calls it looks at: a number of the latest, or a duration such as `"10s"`.
@@ -40,6 +41,7 @@ class CircuitBreaker(Settings):
         probe_expires: A probe that has not ended by then gives its place to another.
         on: Which failures count. Others are answers as far as the dependency's health goes; rejections by a policy
             further in are ignored.
+        ignore: Which failures are no verdict either way: they count neither as failure nor as success.
 
     Raises:
         ConfigurationError: A setting can't be meant.
@@ -53,6 +55,8 @@ class CircuitBreaker(Settings):
 
     # Half of all calls failing is an outage, not noise: at 1 % errors, ten calls show it once in forty million windows.
     failure_rate: float = 0.5
+    # Off: where one call in two fails by chance, five in a row are no rarity. For quiet traffic it is the quicker rule.
+    consecutive: int | None = None
     slow_after: Duration | None = None
     # Slow calls still answer, so it takes more of them to prefer none at all.
     slow_rate: float = 0.8
@@ -67,6 +71,8 @@ class CircuitBreaker(Settings):
     # Longer than any sane timeout, so that it only meets probes that are lost.
     probe_expires: Duration = 30.0
     on: On = dataclasses.field(default="any", metadata={ACCEPTED: ON_ACCEPTED})
+    ignore: On | None = dataclasses.field(default=None, metadata={ACCEPTED: ON_ACCEPTED})
+    _ignores: FailureTest | None = dataclasses.field(init=False, repr=False, compare=False)
     _counts: FailureTest = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +86,10 @@ class CircuitBreaker(Settings):
             open_for=seconds(self.open_for, "open_for"),
             probe_expires=seconds(self.probe_expires, "probe_expires"),
             _counts=failure_test(self.on),
+            _ignores=None if self.ignore is None else failure_test(self.ignore, "ignore"),
         )
+        if self.consecutive is not None:
+            whole("consecutive", self.consecutive, 1)
         if isinstance(self.window, str):
             seconds(self.window, "window")
         elif whole("window", self.window, 1) < self.minimum_calls:
@@ -94,6 +103,7 @@ class CircuitBreaker(Settings):
         return BreakerMachine(
             window=CountWindow(window) if isinstance(window, int) else TimeWindow(seconds(window)),
             failure_rate=self.failure_rate,
+            consecutive=self.consecutive,
             slow_after=None if self.slow_after is None else seconds(self.slow_after),
             slow_rate=self.slow_rate,
             minimum_calls=self.minimum_calls,
@@ -107,7 +117,7 @@ class CircuitBreaker(Settings):
         """Say how an attempt ended that raised this."""
         if not isinstance(error, Exception):
             return Ending.CANCELLED
-        if classify(error) is FailureKind.REJECTED:
+        if classify(error) is FailureKind.REJECTED or (self._ignores is not None and self._ignores(error)):
             return Ending.IGNORED
         return Ending.FAILURE if self._counts(error) else Ending.SUCCESS
 
@@ -117,7 +127,8 @@ class CircuitBreaker(Settings):
         slow = ""
         if self.slow_after is not None:
             slow = f" or {self.slow_rate:.0%} take {format_seconds(seconds(self.slow_after))} or longer"
+        row = "" if self.consecutive is None else f", or when {self.consecutive} fail in a row"
         return (
-            f"opens when {self.failure_rate:.0%} of the last {window} fail{slow} (from {self.minimum_calls} calls on), "
-            f"for {format_seconds(seconds(self.open_for))}; then {self.probes} probes"
+            f"opens when {self.failure_rate:.0%} of the last {window} fail{slow} (from {self.minimum_calls} calls on)"
+            f"{row}, for {format_seconds(seconds(self.open_for))}; then {self.probes} probes"
         )
