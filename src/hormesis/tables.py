@@ -30,6 +30,9 @@ T = TypeVar("T")
 ACCEPTED = "accepted"
 """Key of a field's metadata: what it takes, in words, where its type would not tell an operator."""
 
+_UNKNOWN_KEY = "unexpected_keyword_argument"
+"""pydantic's name for a key that is no field."""
+
 _FILE_BYTES_MAX = 1_000_000
 """A policy file is a page or two; what is larger was not meant."""
 
@@ -89,7 +92,7 @@ def read(cls: type[T], table: object, key: str) -> T:
     reader = _reader(cls)
     from pydantic import ValidationError  # noqa: PLC0415
 
-    table = _with_field_names(table)
+    table = _with_field_names(cls, table)
     try:
         # As JSON, because only there pydantic's strict mode (no guessing: "3" is no number, true is not 1) takes tables
         # for dataclasses.
@@ -112,20 +115,34 @@ def schema(cls: type[Any]) -> dict[str, Any]:
     with warnings.catch_warnings():
         # pydantic tells of every default that JSON has no word for; leaving those out is what we want.
         warnings.simplefilter("ignore")
-        return reader.json_schema(schema_generator=WhatJsonCanSay)
+        found: dict[str, Any] = reader.json_schema(schema_generator=WhatJsonCanSay)
+    for table in (found, *found.get("$defs", {}).values()):
+        if "properties" in table:
+            names = dict(zip(table["properties"], _in_file_words(table["properties"]), strict=True))
+            table["properties"] = {names[name]: value for name, value in table["properties"].items()}
+            table["required"] = [names[name] for name in table.get("required", ())]
+    return found
 
 
-def _with_field_names(table: object) -> object:
-    """Turn keys that are Python's own words (`from`) into the names of their fields (`from_`)."""
+def _with_field_names(cls: Any, table: object) -> object:
+    """Give keys that are Python's own words (`from`) the names of their fields (`from_`).
+
+    Only where a class has such a field: below a field that takes any table, the keys are the user's. A key that is
+    spelt like the field itself gets one underscore more, and so is as unknown as it should be.
+    """
     if isinstance(table, Mapping):
-        return {f"{k}_" if keyword.iskeyword(k) else k: _with_field_names(v) for k, v in table.items()}
+        names = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+        keys = {key: f"{key}_" if f"{key}_" in names or (key in names and key.endswith("_")) else key for key in table}
+        return {keys[key]: _with_field_names(_step(cls, keys[key]), value) for key, value in table.items()}
     if isinstance(table, list):
-        return [_with_field_names(item) for item in table]
+        return [_with_field_names(_step(cls, index), item) for index, item in enumerate(table)]
     return table
 
 
 def _in_file_words(steps: Iterable[object]) -> list[str]:
-    return [str(step).removesuffix("_") for step in steps]
+    """Undo that in a path of keys."""
+    words = [str(step) for step in steps]
+    return [word[:-1] if word.endswith("_") and keyword.iskeyword(word.rstrip("_")) else word for word in words]
 
 
 def in_file(path: str | os.PathLike[str], error: ConfigurationError) -> ConfigurationError:
@@ -135,7 +152,8 @@ def in_file(path: str | os.PathLike[str], error: ConfigurationError) -> Configur
 
 def _explain(cls: type[Any], table: object, key: str, problems: list[Any]) -> ConfigurationError:
     """Make one error of pydantic's list: the first problem, with all that pydantic says about the same place."""
-    first = problems[0]
+    # A misspelt key is missing as well; that it is unknown says more.
+    first = next((problem for problem in problems if problem["type"] == _UNKNOWN_KEY), problems[0])
     path = _path_in(table, first["loc"])
     where = ".".join([*([key] if key else []), *_in_file_words(path)])
     cause = first.get("ctx", {}).get("error")
@@ -144,11 +162,12 @@ def _explain(cls: type[Any], table: object, key: str, problems: list[Any]) -> Co
         if cause.key and cause.message.startswith(cause.key):
             return ConfigurationError(".".join(filter(None, (where, cause.message))), full)
         return ConfigurationError(f"{full}: {cause.message}" if full else cause.message, full)
-    if first["type"] == "unexpected_keyword_argument":
+    if first["type"] == _UNKNOWN_KEY:
         owner = _class_at(cls, path[:-1])
         known = [field.name.removesuffix("_") for field in dataclasses.fields(owner) if field.init] if owner else []
         parent = ".".join(where.split(".")[:-1])
-        error = ConfigurationError.unknown("key", path[-1], [name for name in known if name])
+        (name,) = _in_file_words(path[-1:])
+        error = ConfigurationError.unknown("key", name, [each for each in known if each])
         return ConfigurationError(f"{parent}: {error.message}" if parent else error.message, where)
     if first["type"] in {"missing", "missing_argument"}:
         missing = ".".join([*([where] if where else []), *_in_file_words(first["loc"][len(path) :])])
@@ -190,11 +209,17 @@ def _declared(cls: type[Any], path: Sequence[Any]) -> str | None:
 def _class_at(cls: Any, path: Iterable[Any]) -> type[Any] | None:
     """The dataclass that a path of keys leads to."""
     for step in path:
-        if dataclasses.is_dataclass(cls):
-            cls = typing.get_type_hints(cls).get(str(step))
-        else:
-            cls = typing.get_args(cls)[-1] if typing.get_args(cls) else None
-        if isinstance(cls, types.UnionType) or typing.get_origin(cls) is typing.Union:
-            members = [member for member in typing.get_args(cls) if member is not type(None)]
-            cls = next((member for member in members if dataclasses.is_dataclass(member)), members[0])
+        cls = _step(cls, step)
     return cls if dataclasses.is_dataclass(cls) and isinstance(cls, type) else None
+
+
+def _step(cls: Any, step: object) -> Any:
+    """The type that one key leads to: of a field, or of the values of a mapping or sequence; None when nobody knows."""
+    if dataclasses.is_dataclass(cls):
+        cls = typing.get_type_hints(cls).get(str(step))
+    else:
+        cls = typing.get_args(cls)[-1] if typing.get_args(cls) else None
+    if isinstance(cls, types.UnionType) or typing.get_origin(cls) is typing.Union:
+        members = [member for member in typing.get_args(cls) if member is not type(None)]
+        cls = next((member for member in members if dataclasses.is_dataclass(member)), members[0])
+    return cls

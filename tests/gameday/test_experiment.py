@@ -78,6 +78,7 @@ SECOND = '\n[[stress]]\nname = "gone"\nprocess = "back"\nfault = { kill = true }
 
 # A part of the good file, what stands there instead, and the message: the key with the value, and what would do.
 MISTAKES = [
+    ('from = "front"\nto', 'from_ = "front"\nto', "system.edge.back: unknown key 'from_' (did you mean 'from'?)"),
     # Keys that nothing knows, at each level, with the nearest that is known.
     ("seed = 3", "sed = 3", "unknown key 'sed' (did you mean 'seed'?); known are: system, load"),
     ("calm =", "clam =", "run: unknown key 'clam' (did you mean 'calm'?); known are: calm, dose"),
@@ -404,3 +405,13 @@ def test_the_schema() -> None:
     assert found["$schema"].startswith("https://json-schema.org/")
     assert set(found["required"]) == {"system", "load", "stress"}
     assert found["additionalProperties"] is False
+
+
+def test_words_of_python_are_ordinary_words(tmp_path: Path) -> None:
+    """Names and bodies that are Python's own words arrive as they were written."""
+    text = GOOD.replace('get = "/items/{id}"', 'post = "/items/{id}"\njson = { class = "{id}", from = { import = 1 } }')
+    file = written(tmp_path, text.replace("process.back", "process.import").replace('to = "back"', 'to = "import"'))
+    experiment = load_experiment(file)
+    assert experiment.load.request[0].json == {"class": "{id}", "from": {"import": 1}}
+    assert "import" in experiment.system.process
+    assert experiment.system.edge["back"].from_ == "front"

@@ -211,7 +211,7 @@ class RequestTable(Settings):
                 weight=self.weight,
                 headers=self.headers,
                 json=self.json,
-                values={name: _plain(values) for name, values in self.values.items()},
+                values=self.values,
                 expect=self.expect,
             )
         except ConfigurationError as error:
@@ -220,13 +220,6 @@ class RequestTable(Settings):
             if key == "path":  # which the file has under the method's name
                 message, key = message.replace("path", named[0], 1), named[0]
             raise ConfigurationError(message, key) from None
-
-
-def _plain(values: Any) -> Any:
-    """A range as the load generator knows it; reading the file gave its key `from` the name of a field."""
-    if isinstance(values, Mapping):
-        return {str(key).removesuffix("_"): value for key, value in values.items()}
-    return values
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
