@@ -63,8 +63,8 @@ def _stats(samples: Sequence[Sample], good_within: GoodWithin) -> RouteStats:
         degraded=answers[Answer.DEGRADED],
         failed=answers[Answer.FAILED],
         good=sum(_good(sample, good_within) for sample in samples),
-        p50=histogram.quantile(0.5) if samples else math.nan,
-        p99=histogram.quantile(0.99) if samples else math.nan,
+        p50=histogram.quantile(0.5),
+        p99=histogram.quantile(0.99),
         errors=dict(Counter(sample.error for sample in samples if sample.answer is Answer.FAILED).most_common()),
         histogram=histogram.to_base64(),
     )

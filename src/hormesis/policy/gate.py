@@ -52,13 +52,12 @@ class Gate:
 
     def back_out(self, permits: Sequence[Permit], refusal: Refusal) -> Obstacle:
         """Put back the permits that were taken before a part refused."""
-        if permits:
-            for machine, permit in zip(self._machines, permits, strict=False):
-                machine.put_back(permit)
+        for machine, permit in zip(self._machines, permits, strict=False):
+            machine.put_back(permit)
         return Obstacle(len(permits), refusal)
 
     def take_around(self, index: int, held: Permit, now: float) -> list[Permit] | Obstacle:
-        """The same with one permit in hand, after a wait; when another part refuses, that one is put back as well."""
+        """Take every permit, with one in hand already after a wait; when a part refuses, all are put back."""
         permits: list[Permit] = []
         for at, machine in enumerate(self._machines):
             permit = held if at == index else machine.acquire(now)
