@@ -1,4 +1,4 @@
-"""What travels with a call: its deadline.
+"""What travels with a call: its deadline, its request id, what is known of it, and where its answer came from.
 
 The deadline is kept in a context variable, so it crosses function calls, tasks and (where we carry the context)
 threads without being passed. Nested deadlines take the minimum: nobody further in can give a call more time than its
@@ -9,14 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 
 from hormesis.clock import MONOTONIC, Clock
 from hormesis.errors import DeadlineExceeded, TimedOut
 from hormesis.units import Duration, seconds
 
-__all__ = ["TravellingDeadline", "check_deadline", "current_deadline", "deadline", "remaining"]
+__all__ = [
+    "Answer",
+    "Answers",
+    "CallFacts",
+    "TravellingDeadline",
+    "answers",
+    "calling",
+    "check_deadline",
+    "current_call",
+    "current_deadline",
+    "deadline",
+    "note_answer",
+    "remaining",
+    "request_id",
+]
 
 
 @dataclasses.dataclass(slots=True)  # not frozen: one is made for every timed attempt, and that would cost twice as much
@@ -84,3 +98,118 @@ def deadline(limit: Duration, *, clock: Clock = MONOTONIC, policy: str = "deadli
         yield mine
     finally:
         current_deadline.reset(token)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What whoever makes a call knows of it, and a policy can't see.
+
+    Args:
+        labels: Names for it, such as `host` or `tenant`; parts with `by="host"` have an instance for each value.
+        repeatable: Whether making the call twice is harmless; a call that is not is neither retried nor hedged.
+        request_id: The id of the request that it serves, for logs and for the wire.
+    """
+
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    repeatable: bool = True
+    request_id: str | None = None
+
+
+_NO_FACTS = CallFacts()
+current_call: ContextVar[CallFacts] = ContextVar("hormesis_call", default=_NO_FACTS)
+
+
+@contextlib.contextmanager
+def calling(*, repeatable: bool | None = None, request_id: str | None = None, **labels: str) -> Iterator[CallFacts]:
+    """Tell what is known of the calls inside the block; what an outer block said holds where this one is silent.
+
+    >>> with calling(tenant="acme"), calling(host="eu-1", repeatable=False) as facts:
+    ...     facts.labels, facts.repeatable
+    ({'tenant': 'acme', 'host': 'eu-1'}, False)
+    """
+    outer = current_call.get()
+    facts = CallFacts(
+        labels={**outer.labels, **labels},
+        repeatable=outer.repeatable if repeatable is None else repeatable,
+        request_id=outer.request_id if request_id is None else request_id,
+    )
+    token = current_call.set(facts)
+    try:
+        yield facts
+    finally:
+        current_call.reset(token)
+
+
+def request_id() -> str | None:
+    """Return the id of the request that is being served, or None when nobody set one with `calling(request_id=…)`.
+
+    >>> with calling(request_id="r-1"): request_id()
+    'r-1'
+    """
+    return current_call.get().request_id
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that did not come straight from the function.
+
+    Args:
+        policy: The name of the policy that gave it.
+        source: `"cache"` (fresh), `"stale"` (from the cache, past its time) or `"fallback"`.
+        age: Seconds since a cached answer was true; None for others.
+    """
+
+    policy: str
+    source: str
+    age: float | None = None
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it is worth less than the function's own answer."""
+        return self.source != "cache"
+
+
+class Answers:
+    """Where the answers of a block came from; see `answers`."""
+
+    __slots__ = ("noted",)
+
+    def __init__(self) -> None:
+        self.noted: list[Answer] = []
+
+    @property
+    def degraded(self) -> bool:
+        """Whether any answer was stale or a fallback's."""
+        return any(answer.degraded for answer in self.noted)
+
+
+_ANSWERS_MAX = 1000
+"""Answers that a block takes note of; one that runs for ever must not collect them for ever."""
+
+_current_answers: ContextVar[Answers | None] = ContextVar("hormesis_answers", default=None)
+
+
+@contextlib.contextmanager
+def answers() -> Iterator[Answers]:
+    """Take note of every answer of a policy inside the block that did not come straight from the function.
+
+    >>> from hormesis import Fallback, Policy
+    >>> with answers() as seen:
+    ...     Policy(Fallback(value=0), name="stock").call(int, "not a number")
+    0
+    >>> seen.degraded, seen.noted[0].source
+    (True, 'fallback')
+    """
+    seen = Answers()
+    token = _current_answers.set(seen)
+    try:
+        yield seen
+    finally:
+        _current_answers.reset(token)
+
+
+def note_answer(answer: Answer) -> None:
+    """Tell the `answers` block around this call, if there is one, where its answer came from."""
+    seen = _current_answers.get()
+    if seen is not None and len(seen.noted) < _ANSWERS_MAX:
+        seen.noted.append(answer)

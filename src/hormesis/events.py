@@ -15,18 +15,27 @@ from typing import ClassVar, TypeAlias
 
 __all__ = [
     "AttemptFailed",
+    "CacheAnswered",
+    "CallEnded",
     "CallRejected",
     "Event",
     "EventBus",
     "FallbackAnswered",
     "FallbackFailed",
+    "HedgeEnded",
+    "HedgeStarted",
+    "LeftWorkEnded",
+    "LevelChanged",
     "Listener",
+    "Reconfigured",
     "RetryScheduled",
     "RetryStopped",
     "RetrySucceeded",
     "StateChanged",
     "TimeoutHit",
     "Waited",
+    "WorkLeftBehind",
+    "WorkerReplaced",
     "bus",
     "listen",
 ]
@@ -34,16 +43,26 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One fact: when (seconds on the policy's clock), in which policy, by which of its parts."""
+    """One fact: when (seconds on the policy's clock), in which policy, by which of its parts.
+
+    `key` names the instance of a part that has one for each key (per host, per tenant). With `shadow` the policy only
+    watches: this is what it would have done.
+    """
 
     name: ClassVar[str]
     at: float
     policy: str
     part: str
+    key: str = ""
+    shadow: bool = False
 
     def as_dict(self) -> dict[str, object]:
-        """Return the event as plain data, its name under `"event"`."""
-        return {"event": self.name, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
+        """Return the event as plain data, its name under `"event"`; a key that is empty and a false `shadow` stay out."""
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("key", "shadow"):
+            if not facts[name]:
+                del facts[name]
+        return {"event": self.name, **facts}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +153,90 @@ class FallbackFailed(Event):
     error: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnded(Event):
+    """A call has ended, in `seconds` and after so many attempts.
+
+    `ending` is `"success"`, `"failure"`, `"rejected"` or `"cancelled"`; `source` says what the caller got:
+    `"function"`, `"cache"`, `"stale"`, `"fallback"`, or nothing. Only built for listeners that ask for `calls`.
+    """
+
+    name: ClassVar[str] = "call_ended"
+    seconds: float
+    attempts: int
+    ending: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeStarted(Event):
+    """An attempt was slow, and another was begun beside it; `attempt` numbers them within the race, from 2."""
+
+    name: ClassVar[str] = "hedge_started"
+    attempt: int
+    delay: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeEnded(Event):
+    """A race was won by the attempt of this number, and so many losers were cancelled or left behind."""
+
+    name: ClassVar[str] = "hedge_ended"
+    attempt: int
+    losers: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CacheAnswered(Event):
+    """The cache answered; `source` is `"cache"` for a fresh answer, `"stale"` for an old one, `age` its seconds."""
+
+    name: ClassVar[str] = "cache_answered"
+    source: str
+    age: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkLeftBehind(Event):
+    """A caller stopped waiting for a thread that goes on; `zombies` counts those of the policy."""
+
+    name: ClassVar[str] = "work_left_behind"
+    zombies: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LeftWorkEnded(Event):
+    """A thread that was left behind has ended; so many still go on."""
+
+    name: ClassVar[str] = "left_work_ended"
+    zombies: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReplaced(Event):
+    """A worker process ended and another takes its place."""
+
+    name: ClassVar[str] = "worker_replaced"
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LevelChanged(Event):
+    """A service went from one degradation level to another."""
+
+    name: ClassVar[str] = "level_changed"
+    before: str
+    after: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reconfigured(Event):
+    """A part got other settings while the policy was in use."""
+
+    name: ClassVar[str] = "reconfigured"
+    settings: str
+
+
 Listener: TypeAlias = Callable[[Event], None]
 
 
@@ -141,19 +244,24 @@ class EventBus:
     """Hands events to listeners.
 
     `listeners` is a tuple that is replaced as a whole: the hot path reads it without a lock, and asks `if
-    bus.listeners` before it builds an event.
+    bus.listeners` before it builds an event. `callers` are those among them that want to hear of every call.
     """
 
-    __slots__ = ("_lock", "listeners")
+    __slots__ = ("_lock", "callers", "listeners")
 
     def __init__(self) -> None:
         self.listeners: tuple[Listener, ...] = ()
+        self.callers: tuple[Listener, ...] = ()
         self._lock = threading.Lock()
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
+    def listen(self, listener: Listener, *, calls: bool = False) -> Callable[[], None]:
         """Add a listener; the function that is returned takes it off again, and may be called twice.
 
         The listener is called in the thread or task of the call that made the event, so it must be quick.
+
+        Args:
+            listener: What takes the events.
+            calls: Whether it wants `CallEnded` for every call as well; that makes each call a little dearer.
 
         >>> seen = []
         >>> stop = EventBus().listen(seen.append)
@@ -161,11 +269,13 @@ class EventBus:
         """
         with self._lock:
             self.listeners = (*self.listeners, listener)
+            if calls:
+                self.callers = (*self.callers, listener)
         return lambda: self._remove(listener)
 
     def publish(self, event: Event) -> None:
         """Hand an event to every listener; one that raises is taken off and logged."""
-        for listener in self.listeners:
+        for listener in self.callers if isinstance(event, CallEnded) else self.listeners:
             try:
                 listener(event)
             except Exception:
@@ -175,6 +285,7 @@ class EventBus:
     def _remove(self, listener: Listener) -> None:
         with self._lock:
             self.listeners = tuple(other for other in self.listeners if other is not listener)
+            self.callers = tuple(other for other in self.callers if other is not listener)
 
 
 def _log_removal(listener: Listener) -> None:
@@ -187,10 +298,14 @@ bus = EventBus()
 """The bus that policies publish to unless they are given another."""
 
 
-def listen(listener: Listener) -> Callable[[], None]:
+def listen(listener: Listener, *, calls: bool = False) -> Callable[[], None]:
     """Listen to the events of every policy of this process; returns a function that stops it.
+
+    Args:
+        listener: What takes the events, in the thread or task of the call that made them.
+        calls: Whether it wants `CallEnded` for every call as well; that makes each call a little dearer.
 
     >>> stop = listen(print)
     >>> stop()
     """
-    return bus.listen(listener)
+    return bus.listen(listener, calls=calls)

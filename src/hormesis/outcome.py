@@ -24,17 +24,23 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from hormesis.errors import ConfigurationError, Rejected
+from hormesis.headers import retry_after_of
 
 __all__ = [
     "ON_ACCEPTED",
+    "ON_RESULT_ACCEPTED",
     "Ending",
     "FailureKind",
     "FailureTest",
     "On",
+    "OnResult",
+    "UnwantedResult",
     "classify",
     "failure_test",
     "in_words",
     "register_failures",
+    "result_test",
+    "retry_after",
 ]
 
 
@@ -63,6 +69,36 @@ class FailureKind(enum.StrEnum):
     REJECTED = "rejected"
 
 
+class UnwantedResult(Exception):
+    """An answer that came, and is a failure all the same: a 503 that the client library returns as a response.
+
+    Inside a policy it travels as an exception, so that breaker, retry and fallback treat it like any failure. When all
+    is tried, the caller gets the `result` itself, as the function returned it. Integrations raise it; functions whose
+    results are judged by a part's `on_result` need not.
+
+    Args:
+        result: The answer.
+        kind: What kind of failure it is.
+        retry_after: Seconds until the server wants to be asked again; None when it did not say.
+        dispose: Frees what the answer holds (an open response) when another attempt takes its place; for an
+            asynchronous call it may return an awaitable.
+    """
+
+    def __init__(
+        self,
+        result: object,
+        kind: FailureKind = FailureKind.ERROR,
+        *,
+        retry_after: float | None = None,
+        dispose: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(result)
+        self.result = result
+        self.kind = kind
+        self.retry_after = retry_after
+        self.dispose = dispose
+
+
 _TRANSIENT = frozenset({FailureKind.CONNECT, FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.THROTTLED})
 _NAMED: dict[str, frozenset[FailureKind]] = {
     "transient": _TRANSIENT,
@@ -77,6 +113,9 @@ FailureTest: TypeAlias = Callable[[BaseException], bool]
 
 On: TypeAlias = str | type[Exception] | Callable[[BaseException], bool] | tuple[str | type[Exception], ...] | list[str]
 """Which failures a pattern acts on: failure kinds, exception types, a tuple of both, or a predicate."""
+
+OnResult: TypeAlias = Callable[[Any], bool]
+"""Which results are failures: a predicate over what the function returned."""
 
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNREFUSED})
 
@@ -137,6 +176,7 @@ def _full_name(kind: type[BaseException]) -> str:
 register_failures(
     {
         _full_name(Rejected): FailureKind.REJECTED,
+        _full_name(UnwantedResult): lambda error: error.kind,
         # The author's mistake, found by us: as a rejection it says nothing of the dependency and is never repeated.
         _full_name(ConfigurationError): FailureKind.REJECTED,
         _full_name(TimeoutError): FailureKind.TIMEOUT,
@@ -201,6 +241,37 @@ def _exception_type(item: object, key: str) -> type[Exception]:
 
 ON_ACCEPTED = f"exception types, a function of an exception, or failure kinds ({', '.join(_NAMED)})"
 """What an `on=` setting takes, in words."""
+
+
+ON_RESULT_ACCEPTED = "a function that takes a result and returns whether it is a failure"
+"""What an `on_result=` setting takes, in words."""
+
+
+def result_test(on_result: object, key: str = "on_result") -> OnResult | None:
+    """Check an `on_result=` setting.
+
+    Raises:
+        ConfigurationError: It is neither None nor a function.
+    """
+    if on_result is not None and (not callable(on_result) or isinstance(on_result, type)):
+        raise ConfigurationError.bad_value(key, on_result, ON_RESULT_ACCEPTED)
+    return on_result
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Return the seconds after which a dependency wants to be asked again, if the failure says so.
+
+    It is the exception's own `retry_after`, as `UnwantedResult` and a server's rejection carry it, or the `Retry-After`
+    header of its `response`, as the exceptions of most HTTP clients have it.
+
+    >>> retry_after(UnwantedResult(None, FailureKind.THROTTLED, retry_after=2.0))
+    2.0
+    """
+    own = getattr(error, "retry_after", None)
+    if own is None:
+        headers = getattr(getattr(error, "response", None), "headers", None)
+        return None if headers is None else retry_after_of(headers)
+    return float(own) if isinstance(own, int | float) and own >= 0 else None
 
 
 def _bad_on(key: str, value: object) -> ConfigurationError:

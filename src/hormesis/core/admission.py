@@ -130,8 +130,10 @@ class Admission(Protocol):
         """End a permit as success; `started` is when its attempt went in."""
         ...
 
-    def end(self, permit: Permit, ending: Ending, started: float, now: float) -> None:
-        """End a permit in any way."""
+    def end(
+        self, permit: Permit, ending: Ending, started: float, now: float, retry_after: float | None = None
+    ) -> None:
+        """End a permit in any way; `retry_after` is when a failing dependency wants to be asked again, in seconds."""
         ...
 
 

@@ -174,7 +174,9 @@ class BreakerMachine:
             return
         self.end(permit, Ending.SUCCESS, started, now)
 
-    def end(self, permit: Permit, ending: Ending, started: float, now: float) -> None:
+    def end(
+        self, permit: Permit, ending: Ending, started: float, now: float, retry_after: float | None = None
+    ) -> None:
         """End a permit in any way; one from an older era, or one that has ended already, changes nothing."""
         with self._lock:
             if permit is self._pass:

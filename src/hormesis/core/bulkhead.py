@@ -78,7 +78,9 @@ class BulkheadMachine:
         if self._queue:
             self._hand_over()
 
-    def end(self, permit: Permit, ending: Ending, started: float, now: float) -> None:
+    def end(
+        self, permit: Permit, ending: Ending, started: float, now: float, retry_after: float | None = None
+    ) -> None:
         """End a permit: a place is free again, however the attempt went."""
         self.put_back(permit)
 

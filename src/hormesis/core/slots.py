@@ -38,6 +38,11 @@ class Slot(enum.Enum):
         Family.ATTEMPT,
         "outside admission: each attempt asks again to go in, so an open breaker ends the retries",
     )
+    HEDGE = (
+        "hedge",
+        Family.ATTEMPT,
+        "inside the retries: an attempt that is slow gets a rival, and each of them asks for itself to go in",
+    )
     CIRCUIT_BREAKER = (
         "circuit_breaker",
         Family.ADMISSION,
