@@ -6,14 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help gameday gameday-full test test-other-pythons lint types check bench requirements clean
+.PHONY: help gameday gameday-full test test-other-pythons lint types check bench bench-pools requirements clean
 
 help:
 	@echo "make gameday        hold the example's game day: its tour, with the bare and the protected shop"
 	@echo "make gameday-full   the same with every stress of the file"
 	@echo "make test           run every test, and core and shells on each other Python that runs here"
 	@echo "make check          lint, types and tests: what CI runs"
-	@echo "make bench          measure the overhead of a protected call"
+	@echo "make bench          measure the overhead of a protected call, against the peers that PyPI has"
+	@echo "make bench-pools    measure what separate connection pools do, on a PostgreSQL"
 	@echo "make clean          remove what these made"
 
 $(BIN)/python:
@@ -51,12 +52,20 @@ types: $(VENV)/dev.stamp
 
 check: lint types test
 
-bench: $(VENV)/dev.stamp
+$(VENV)/bench.stamp: $(VENV)/dev.stamp requirements/bench.txt
+	$(PIP) install -r requirements/bench.txt
+	@touch $@
+
+bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/journey.py
+	$(BIN)/python benchmarks/defects.py
+
+bench-pools: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/pools.py
 
 # Pins what the *.in files name; no download address gets into the files.
 requirements: $(VENV)/dev.stamp
-	cd requirements && for each in gameday dev core; do \
+	cd requirements && for each in gameday dev core bench; do \
 	  ../$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url \
 	    --no-emit-find-links --no-emit-trusted-host --output-file $$each.txt $$each.in || exit 1; done
 

@@ -21,8 +21,10 @@ The same policies come from a file (`hm.load("policies.toml")`), and `hormesis g
 show what it survives.
 """
 
-from hormesis import telemetry
-from hormesis.context import check_deadline, deadline, remaining
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hormesis.context import answers, calling, check_deadline, deadline, remaining, request_id, serving
 from hormesis.errors import (
     BulkheadFull,
     CircuitOpen,
@@ -32,19 +34,30 @@ from hormesis.errors import (
     MissingExtraError,
     Rejected,
     TimedOut,
+    WorkerCrashed,
+    WorkerError,
 )
 from hormesis.events import Event, listen
 from hormesis.outbound import failures as _failures  # noqa: F401  tells what kinds of failure httpx's exceptions are
-from hormesis.outcome import FailureKind, classify, register_failures
+from hormesis.outcome import FailureKind, UnwantedResult, classify, register_failures
 from hormesis.patterns.bulkhead import Bulkhead
+from hormesis.patterns.cache import StaleCache
 from hormesis.patterns.circuit_breaker import CircuitBreaker
 from hormesis.patterns.fallback import Fallback
+from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline, Timeout
-from hormesis.policy.files import Policies, load
+from hormesis.policy.call import Opened
+from hormesis.policy.expected import Expected
 from hormesis.policy.policy import Policy
 from hormesis.policy.registry import Registry
 from hormesis.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from hormesis import telemetry
+    from hormesis.outbound.pools import ConnectionPools
+    from hormesis.patterns.degradation import Degradation, DegradationSettings
+    from hormesis.policy.files import Policies, load
 
 __all__ = [
     "Bulkhead",
@@ -52,20 +65,32 @@ __all__ = [
     "CircuitBreaker",
     "CircuitOpen",
     "ConfigurationError",
+    "ConnectionPools",
     "Deadline",
     "DeadlineExceeded",
+    "Degradation",
+    "DegradationSettings",
     "Event",
+    "Expected",
     "FailureKind",
     "Fallback",
+    "Hedge",
     "HormesisError",
     "MissingExtraError",
+    "Opened",
     "Policies",
     "Policy",
     "Registry",
     "Rejected",
     "Retry",
+    "StaleCache",
     "TimedOut",
     "Timeout",
+    "UnwantedResult",
+    "WorkerCrashed",
+    "WorkerError",
+    "answers",
+    "calling",
     "check_deadline",
     "classify",
     "deadline",
@@ -73,5 +98,32 @@ __all__ = [
     "load",
     "register_failures",
     "remaining",
+    "request_id",
+    "serving",
     "telemetry",
 ]
+
+_WHEN_ASKED_FOR = {
+    "ConnectionPools": "hormesis.outbound.pools",
+    "Degradation": "hormesis.patterns.degradation",
+    "DegradationSettings": "hormesis.patterns.degradation",
+    "Policies": "hormesis.policy.files",
+    "load": "hormesis.policy.files",
+    "telemetry": "hormesis.telemetry",
+}
+"""Names that policies in code do without, and where they are: importing hormesis must not pay for them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_WHEN_ASKED_FOR[name])
+    if name in ("Policies", "load"):
+        importlib.import_module("hormesis.outbound.pools")  # a policy file may have a table of those
+    found = module if name == "telemetry" else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,9 +11,11 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from typing import TypeAlias
 
 from hormesis.clock import MONOTONIC, Clock
 from hormesis.errors import DeadlineExceeded, TimedOut
+from hormesis.headers import Headers, remaining_of, request_id_of
 from hormesis.units import Duration, seconds
 
 __all__ = [
@@ -27,27 +29,27 @@ __all__ = [
     "current_call",
     "current_deadline",
     "deadline",
+    "left",
     "note_answer",
     "remaining",
     "request_id",
+    "serving",
 ]
 
 
-@dataclasses.dataclass(slots=True)  # not frozen: one is made for every timed attempt, and that would cost twice as much
-class TravellingDeadline:
-    """A moment on a clock by which the answer is due; the clock goes along, since two clocks can't be compared."""
+TravellingDeadline: TypeAlias = tuple[float, Clock, float, str, type[TimedOut]]
+"""A moment by which the answer is due.
 
-    at: float
-    clock: Clock
-    limit: float
-    """The seconds that were left when it was set, for messages."""
-    policy: str
-    error: type[TimedOut] = DeadlineExceeded
-    """What is raised when it has passed: a timeout is the deadline of one attempt."""
+The moment; the clock that it is on, since two clocks can't be compared; the seconds that were left when it was set, and
+whose it is, for messages; and the error when it has passed, since a timeout is the deadline of one attempt.
 
-    def remaining(self) -> float:
-        """Seconds left; negative once it has passed."""
-        return self.at - self.clock.now()
+A plain tuple, since one is made for every timed attempt: anything with a name costs several times as much.
+"""
+
+
+def left(deadline: TravellingDeadline) -> float:
+    """Seconds until a deadline; negative once it has passed."""
+    return deadline[0] - deadline[1].now()
 
 
 current_deadline: ContextVar[TravellingDeadline | None] = ContextVar("hormesis_deadline", default=None)
@@ -62,7 +64,7 @@ def remaining() -> float | None:
     True
     """
     current = current_deadline.get()
-    return None if current is None else current.remaining()
+    return None if current is None else left(current)
 
 
 def check_deadline() -> None:
@@ -73,12 +75,15 @@ def check_deadline() -> None:
         TimedOut: The attempt's cooperative timeout has.
     """
     current = current_deadline.get()
-    if current is not None and current.remaining() <= 0:
-        raise current.error(current.policy, current.limit)
+    if current is None:
+        return
+    at, clock, limit, policy, error = current
+    if clock.now() >= at:
+        raise error(policy, limit)
 
 
 @contextlib.contextmanager
-def deadline(limit: Duration, *, clock: Clock = MONOTONIC, policy: str = "deadline") -> Iterator[TravellingDeadline]:
+def deadline(limit: Duration, *, clock: Clock = MONOTONIC, policy: str = "deadline") -> Iterator[None]:
     """Give everything inside the block a deadline, `limit` from now or the one that is already set, if that is nearer.
 
     It interrupts nothing by itself: policies inside the block heed it, and `remaining()` tells it.
@@ -88,14 +93,13 @@ def deadline(limit: Duration, *, clock: Clock = MONOTONIC, policy: str = "deadli
     True
     """
     limit = seconds(limit, "deadline", zero=True)
-    outer = current_deadline.get()
-    if outer is not None and outer.remaining() <= limit:
-        yield outer
+    outer = remaining()
+    if outer is not None and outer <= limit:
+        yield
         return
-    mine = TravellingDeadline(clock.now() + limit, clock, limit, policy)
-    token = current_deadline.set(mine)
+    token = current_deadline.set((clock.now() + limit, clock, limit, policy, DeadlineExceeded))
     try:
-        yield mine
+        yield
     finally:
         current_deadline.reset(token)
 
@@ -138,6 +142,27 @@ def calling(*, repeatable: bool | None = None, request_id: str | None = None, **
         yield facts
     finally:
         current_call.reset(token)
+
+
+@contextlib.contextmanager
+def serving(headers: Headers) -> Iterator[None]:
+    """Serve a request: the deadline and the request id that its headers bring hold for everything inside the block.
+
+    A deadline that is nearer already wins. What is malformed says nothing.
+
+    Args:
+        headers: Of the request that came in, or its gRPC metadata; see `hormesis.headers`.
+
+    >>> with serving({"Grpc-Timeout": "500m", "X-Request-ID": "r-1"}):
+    ...     0.4 < remaining() <= 0.5, request_id()
+    (True, 'r-1')
+    """
+    left_for_us = remaining_of(headers)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(calling(request_id=request_id_of(headers)))
+        if left_for_us is not None:
+            stack.enter_context(deadline(left_for_us, policy="caller"))
+        yield
 
 
 def request_id() -> str | None:

@@ -10,6 +10,7 @@ Every error pickles: workers, task queues and test runners send them between pro
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 __all__ = [
     "BulkheadFull",
@@ -20,6 +21,8 @@ __all__ = [
     "MissingExtraError",
     "Rejected",
     "TimedOut",
+    "WorkerCrashed",
+    "WorkerError",
 ]
 
 
@@ -90,11 +93,26 @@ class Rejected(HormesisError):
         retry_after: Seconds until it makes sense to come back; None when nobody knows.
     """
 
-    def __init__(self, policy: str, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(policy, reason, retry_after)
-        self.policy = policy
-        self.reason = reason
-        self.retry_after = retry_after
+    # Being refused must cost next to nothing, and an __init__ of its own is half of what raising an exception costs. So
+    # what it was given stays where BaseException keeps it, and is read from there.
+    if TYPE_CHECKING:
+
+        def __init__(self, policy: str, reason: str, retry_after: float | None = None) -> None: ...
+
+    @property
+    def policy(self) -> str:
+        """The name of the policy that refused."""
+        return str(self.args[0])
+
+    @property
+    def reason(self) -> str:
+        """Why, in a word or two."""
+        return str(self.args[1])
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until it makes sense to come back, if anybody knows."""
+        return self.args[2] if len(self.args) > 2 else None
 
     def __str__(self) -> str:
         again = "" if self.retry_after is None else f"; try again in {self.retry_after:.3g} s"
@@ -131,3 +149,37 @@ class DeadlineExceeded(TimedOut):
 
     def __str__(self) -> str:
         return f"policy {self.policy!r}: the deadline has passed ({self.limit:g} s were left for it)"
+
+
+class WorkerCrashed(HormesisError):
+    """The worker process of a call ended in the middle of it; what the call has done by then nobody knows.
+
+    Args:
+        policy: The name of the policy.
+        reason: How the process ended, such as "killed by SIGSEGV" or "exited with status 3".
+    """
+
+    def __init__(self, policy: str, reason: str) -> None:
+        super().__init__(policy, reason)
+        self.policy = policy
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"policy {self.policy!r}: the worker process of the call {self.reason}"
+
+
+class WorkerError(HormesisError):
+    """A function failed in a worker process with an exception that can't be sent between processes.
+
+    Args:
+        policy: The name of the policy.
+        error: The exception and where it was raised, in words.
+    """
+
+    def __init__(self, policy: str, error: str) -> None:
+        super().__init__(policy, error)
+        self.policy = policy
+        self.error = error
+
+    def __str__(self) -> str:
+        return f"policy {self.policy!r}: the function raised what can't be sent between processes: {self.error}"

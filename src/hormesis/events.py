@@ -28,6 +28,7 @@ __all__ = [
     "LevelChanged",
     "Listener",
     "Reconfigured",
+    "RefreshFailed",
     "RetryScheduled",
     "RetryStopped",
     "RetrySucceeded",
@@ -41,13 +42,15 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Event:
     """One fact: when (seconds on the policy's clock), in which policy, by which of its parts.
 
     `key` names the instance of a part that has one for each key (per host, per tenant). With `shadow` the policy only
     watches: this is what it would have done.
     """
+
+    # Neither frozen nor with an __eq__ and __repr__ of each class's own: that would be half of what importing costs.
 
     name: ClassVar[str]
     at: float
@@ -56,8 +59,17 @@ class Event:
     key: str = ""
     shadow: bool = False
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and type(other) is type(self) and other.as_dict() == self.as_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{key}={value!r}" for key, value in self.as_dict().items() if key != "event")
+        return f"{type(self).__name__}({facts})"
+
     def as_dict(self) -> dict[str, object]:
-        """Return the event as plain data, its name under `"event"`; a key that is empty and a false `shadow` stay out."""
+        """Return the event as plain data, its name under `"event"`; an empty key and a false `shadow` stay out."""
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("key", "shadow"):
             if not facts[name]:
@@ -65,7 +77,7 @@ class Event:
         return {"event": self.name, **facts}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class StateChanged(Event):
     """A circuit breaker went from one state to another."""
 
@@ -75,7 +87,7 @@ class StateChanged(Event):
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class CallRejected(Event):
     """A part refused the call before the function was touched."""
 
@@ -84,7 +96,7 @@ class CallRejected(Event):
     retry_after: float | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Waited(Event):
     """A call stood in a queue for so many seconds before its attempt went in."""
 
@@ -92,7 +104,7 @@ class Waited(Event):
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class TimeoutHit(Event):
     """An attempt was cut off: by its timeout, or by the call's deadline (see `part`)."""
 
@@ -100,7 +112,7 @@ class TimeoutHit(Event):
     limit: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class AttemptFailed(Event):
     """The function raised; `kind` is the failure kind, `error` the exception's class name."""
 
@@ -110,7 +122,7 @@ class AttemptFailed(Event):
     error: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class RetryScheduled(Event):
     """The attempt of this number failed, and another will follow after `delay` seconds."""
 
@@ -119,7 +131,7 @@ class RetryScheduled(Event):
     delay: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class RetryStopped(Event):
     """A failure that is worth a retry gets none: no attempts, budget or time are left."""
 
@@ -128,7 +140,7 @@ class RetryStopped(Event):
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class RetrySucceeded(Event):
     """A later attempt than the first brought the answer."""
 
@@ -136,7 +148,7 @@ class RetrySucceeded(Event):
     attempt: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class FallbackAnswered(Event):
     """The fallback answered for a failure of this kind."""
 
@@ -144,7 +156,7 @@ class FallbackAnswered(Event):
     kind: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class FallbackFailed(Event):
     """The fallback had no answer either; the caller gets the original failure."""
 
@@ -153,7 +165,7 @@ class FallbackFailed(Event):
     error: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class CallEnded(Event):
     """A call has ended, in `seconds` and after so many attempts.
 
@@ -168,7 +180,7 @@ class CallEnded(Event):
     source: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class HedgeStarted(Event):
     """An attempt was slow, and another was begun beside it; `attempt` numbers them within the race, from 2."""
 
@@ -177,7 +189,7 @@ class HedgeStarted(Event):
     delay: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class HedgeEnded(Event):
     """A race was won by the attempt of this number, and so many losers were cancelled or left behind."""
 
@@ -186,7 +198,7 @@ class HedgeEnded(Event):
     losers: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class CacheAnswered(Event):
     """The cache answered; `source` is `"cache"` for a fresh answer, `"stale"` for an old one, `age` its seconds."""
 
@@ -195,7 +207,16 @@ class CacheAnswered(Event):
     age: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class RefreshFailed(Event):
+    """An answer could not be refreshed in the background, and goes on standing in while it may."""
+
+    name: ClassVar[str] = "refresh_failed"
+    kind: str
+    error: str
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class WorkLeftBehind(Event):
     """A caller stopped waiting for a thread that goes on; `zombies` counts those of the policy."""
 
@@ -203,7 +224,7 @@ class WorkLeftBehind(Event):
     zombies: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class LeftWorkEnded(Event):
     """A thread that was left behind has ended; so many still go on."""
 
@@ -211,7 +232,7 @@ class LeftWorkEnded(Event):
     zombies: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class WorkerReplaced(Event):
     """A worker process ended and another takes its place."""
 
@@ -219,7 +240,7 @@ class WorkerReplaced(Event):
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class LevelChanged(Event):
     """A service went from one degradation level to another."""
 
@@ -229,7 +250,7 @@ class LevelChanged(Event):
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Reconfigured(Event):
     """A part got other settings while the policy was in use."""
 

@@ -21,9 +21,9 @@ import enum
 import errno
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from hormesis.errors import ConfigurationError, Rejected
+from hormesis.errors import ConfigurationError, Rejected, WorkerCrashed
 from hormesis.headers import retry_after_of
 
 __all__ = [
@@ -180,6 +180,7 @@ register_failures(
         # The author's mistake, found by us: as a rejection it says nothing of the dependency and is never repeated.
         _full_name(ConfigurationError): FailureKind.REJECTED,
         _full_name(TimeoutError): FailureKind.TIMEOUT,
+        _full_name(WorkerCrashed): FailureKind.UNAVAILABLE,
         _full_name(ConnectionRefusedError): FailureKind.CONNECT,
         _full_name(ConnectionError): FailureKind.UNAVAILABLE,
         _full_name(socket.gaierror): FailureKind.CONNECT,
@@ -253,23 +254,25 @@ def result_test(on_result: object, key: str = "on_result") -> OnResult | None:
     Raises:
         ConfigurationError: It is neither None nor a function.
     """
-    if on_result is not None and (not callable(on_result) or isinstance(on_result, type)):
+    if on_result is None:
+        return None
+    if not callable(on_result) or isinstance(on_result, type):
         raise ConfigurationError.bad_value(key, on_result, ON_RESULT_ACCEPTED)
-    return on_result
+    return cast("OnResult", on_result)
 
 
 def retry_after(error: BaseException) -> float | None:
     """Return the seconds after which a dependency wants to be asked again, if the failure says so.
 
     It is the exception's own `retry_after`, as `UnwantedResult` and a server's rejection carry it, or the `Retry-After`
-    header of its `response`, as the exceptions of most HTTP clients have it.
+    header of its `response` or of itself, as the exceptions of most HTTP clients have it.
 
     >>> retry_after(UnwantedResult(None, FailureKind.THROTTLED, retry_after=2.0))
     2.0
     """
     own = getattr(error, "retry_after", None)
     if own is None:
-        headers = getattr(getattr(error, "response", None), "headers", None)
+        headers = getattr(getattr(error, "response", error), "headers", None)
         return None if headers is None else retry_after_of(headers)
     return float(own) if isinstance(own, int | float) and own >= 0 else None
 

@@ -113,7 +113,7 @@ def test_a_queue_that_fills_while_somebody_enters(race: Any, sweep_interleavings
     """The last place of a queue goes to one of two callers that see it free."""
 
     def make() -> Any:
-        policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait="1ms"))
+        policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait="10ms"))
         bulkhead = machine_of(policy, hm.Bulkhead)
         bulkhead.acquire(0.0)
         reasons: list[str] = []
@@ -141,7 +141,7 @@ def test_a_permit_that_comes_while_its_caller_gives_up(race: Any, sweep_interlea
     """Between any two instructions of a caller that waits and gives up, a permit may come: it is used or passed on."""
 
     def make() -> Any:
-        policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait="1ms"))
+        policy = hm.Policy(hm.Bulkhead(1, max_queued=1, max_wait="10ms"))
         bulkhead = machine_of(policy, hm.Bulkhead)
         permit = bulkhead.acquire(0.0)
 

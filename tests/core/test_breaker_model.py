@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from fractions import Fraction
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 from hormesis.core.admission import NullLock, Permit, Refusal
-from hormesis.core.breaker import BreakerMachine, BreakerState
-from hormesis.core.window import CountWindow, TimeWindow
+from hormesis.core.breaker import BreakerMachine, BreakerState, BreakerTerms
 from hormesis.outcome import Ending
 
 WINDOW_SECONDS = 10
 SLOW_AFTER = 2
 OPEN_FOR = 8
+OPEN_FOR_MAX = 40
+RETRY_AFTER_MAX = 30
 PROBE_EXPIRES = 16
+RECOVER_OVER = 20
 RATES = st.sampled_from([Fraction(1, 10), Fraction(7, 100), Fraction(1, 3), Fraction(1, 2), Fraction(1)])
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+RECOVERING, ISOLATED, DISABLED = BreakerState.RECOVERING, BreakerState.ISOLATED, BreakerState.DISABLED
+
+
+class Dice:
+    """A source of randomness whose numbers are exact in binary."""
+
+    def random(self) -> float:
+        return 0.5
 
 
 @dataclasses.dataclass(eq=False)
@@ -28,7 +41,8 @@ class Call:
     permit: Permit
     started: int
     era: int
-    is_probe: bool
+    state: BreakerState
+    ended: bool = False
 
 
 class BreakerModel(RuleBasedStateMachine):
@@ -38,11 +52,14 @@ class BreakerModel(RuleBasedStateMachine):
 
     @initialize(
         count_window=st.one_of(st.none(), st.integers(1, 12)),
-        minimum=st.integers(1, 5),
+        minimum=st.integers(1, 8),
         failure_rate=RATES,
         consecutive=st.one_of(st.none(), st.integers(1, 4)),
+        quiet=st.one_of(st.none(), st.integers(1, 4)),
         slow_rate=RATES,
         probes=st.integers(1, 4),
+        graded=st.booleans(),
+        by_hand=st.booleans(),
     )
     def begin(
         self,
@@ -51,36 +68,69 @@ class BreakerModel(RuleBasedStateMachine):
         minimum: int,
         failure_rate: Fraction,
         consecutive: int | None,
+        quiet: int | None,
         slow_rate: Fraction,
         probes: int,
+        graded: bool,
+        by_hand: bool,
     ) -> None:
-        self.count_window, self.minimum, self.probes = count_window, minimum, probes
-        self.consecutive = consecutive
+        self.by_hand = by_hand
+        self.count_window, self.minimum, self.probes, self.graded = count_window, minimum, probes, graded
+        self.consecutive, self.quiet = consecutive, quiet
         self.failure_rate, self.slow_rate = failure_rate, slow_rate
-        self.machine = BreakerMachine(
-            window=TimeWindow(float(WINDOW_SECONDS)) if count_window is None else CountWindow(count_window),
+        terms = BreakerTerms(
+            window_calls=count_window,
+            window_seconds=None if count_window is not None else float(WINDOW_SECONDS),
             failure_rate=float(failure_rate),
             consecutive=consecutive,
+            quiet=quiet,
             slow_after=float(SLOW_AFTER),
             slow_rate=float(slow_rate),
             minimum_calls=minimum,
             open_for=float(OPEN_FOR),
+            open_for_max=float(OPEN_FOR_MAX),
+            retry_after_max=float(RETRY_AFTER_MAX),
             probes=probes,
             probe_expires=float(PROBE_EXPIRES),
-            lock=NullLock(),
+            recover_over=float(RECOVER_OVER) if graded else None,
         )
+        self.machine = BreakerMachine(terms, NullLock(), Dice())
         self.now = 0
-        self.enter(BreakerState.CLOSED)
-        self.era = 0
-        self.open_until = 0
+        self.era = -1
+        self.forget()
+        self.enter(CLOSED)
+
+    def forget(self) -> None:
+        self.row: list[Fraction] = []  # how long it was open each time, in the present row of openings
+        self.wishes: list[int] = []  # until when the dependency wanted to be left alone
 
     def enter(self, state: BreakerState) -> None:
         self.state = state
-        self.era = getattr(self, "era", 0) + 1
+        self.era += 1
         self.ended: list[tuple[int, bool, bool]] = []  # when, failed, slow: of this era
         self.out: list[Call] = []  # probes that have not ended
-        if state is BreakerState.OPEN:
-            self.open_until = self.now + OPEN_FOR
+        self.entered = self.now
+        self.progressing_since = Fraction(self.now)
+        self.credit = Fraction(9, 10)
+
+    def open(self) -> None:
+        self.row = self.present_row()
+        lasts = Fraction(OPEN_FOR)
+        if self.row:
+            grown = min(OPEN_FOR_MAX, OPEN_FOR * 2 ** len(self.row))
+            lasts = max(lasts, Fraction(grown, 2) + Fraction(grown, 2) * Fraction(1, 2))
+        lasts = max([lasts, *(Fraction(wish - self.now) for wish in self.wishes)])
+        self.row.append(lasts)
+        self.open_until = self.now + lasts
+        self.enter(OPEN)
+
+    def present_row(self) -> list[Fraction]:
+        over = self.state is CLOSED and self.row and self.now - self.entered > self.row[-1]
+        return [] if over else self.row
+
+    def share(self) -> Fraction:
+        progress = min(Fraction(1), (self.now - self.progressing_since) / RECOVER_OVER)
+        return Fraction(1, 10) + Fraction(9, 10) * progress
 
     def in_window(self) -> list[tuple[int, bool, bool]]:
         if self.count_window is not None:
@@ -91,7 +141,7 @@ class BreakerModel(RuleBasedStateMachine):
     def wait(self, step: int) -> None:
         self.now += step
 
-    @rule(target=calls, several=st.integers(1, 6))
+    @rule(target=calls, several=st.integers(1, 12))
     def ask(self, several: int) -> object:
         return multiple(*filter(None, [self.ask_once() for _ in range(several)]))
 
@@ -100,80 +150,151 @@ class BreakerModel(RuleBasedStateMachine):
         would_refuse = self.machine.refusal(self.now)
         answer = self.machine.acquire(self.now)
         assert isinstance(answer, Refusal) == (would_refuse is not None)
-        if self.state is BreakerState.OPEN and self.now >= self.open_until:
-            self.enter(BreakerState.HALF_OPEN)
-        if self.state is BreakerState.OPEN:
-            assert answer == Refusal("open", self.open_until - self.now)
-            return None
-        half_open = self.state is BreakerState.HALF_OPEN
-        if half_open and len(self.out) + len(self.ended) >= self.probes:
-            assert answer == Refusal("half-open")
+        expected = self.refusal()
+        if expected is not None:
+            assert answer == expected == would_refuse
             return None
         assert isinstance(answer, Permit)
-        call = Call(answer, self.now, self.era, half_open)
-        if half_open:
+        call = Call(answer, self.now, self.era, self.state)
+        if self.state is HALF_OPEN:
             self.out.append(call)
         return call
 
-    @rule(call=calls, ending=st.sampled_from(Ending))
-    def end(self, call: Call, ending: Ending) -> None:
-        """End a call, perhaps a second time: only permits of the closed state may, being one for all."""
+    def refusal(self) -> Refusal | None:
+        """What whoever asks now is told, after the changes that asking makes."""
+        if self.state is OPEN and self.now >= self.open_until:
+            self.enter(HALF_OPEN)
+        if self.state is OPEN:
+            return Refusal("open", float(self.open_until - self.now))
+        if self.state is HALF_OPEN and len(self.out) + len(self.ended) >= self.probes:
+            return Refusal("half-open")
+        if self.state is ISOLATED:
+            return Refusal("isolated")
+        if self.state is RECOVERING:
+            if self.share() == 1:
+                self.enter(CLOSED)
+                return None
+            self.credit += self.share()
+            if self.credit < 1:
+                return Refusal("recovering")
+            self.credit -= 1
+        return None
+
+    @rule(ending=st.sampled_from([Ending.SUCCESS, Ending.FAILURE]), several=st.integers(1, 12))
+    def call(self, ending: Ending, several: int) -> None:
+        """Let some calls in that end at once, all in the same way."""
+        for _ in range(several):
+            call = self.ask_once()
+            if call is not None:
+                self.end(call, ending, None)
+
+    @precondition(lambda self: self.state is OPEN)
+    @rule()
+    def wait_until_it_is_over(self) -> None:
+        self.now = max(self.now, math.ceil(self.open_until))
+
+    @rule(call=calls, ending=st.sampled_from(Ending), wish=st.one_of(st.none(), st.integers(1, 100)))
+    def end_one(self, call: Call, ending: Ending, wish: int | None) -> None:
+        self.end(call, ending, wish)
+
+    def end(self, call: Call, ending: Ending, wish: int | None) -> None:
+        """End a call, perhaps a second time: only permits that are one for all may."""
         if ending is Ending.SUCCESS:
             self.machine.succeed(call.permit, call.started, self.now)
         else:
-            self.machine.end(call.permit, ending, call.started, self.now)
-        if call.era != self.era or (call.is_probe and call not in self.out):
+            self.machine.end(call.permit, ending, call.started, self.now, wish)
+        if self.is_over(call):
             return
-        if call.is_probe:
+        self.take_back(call)
+        if ending not in (Ending.SUCCESS, Ending.FAILURE):
+            return
+        failed, slow = ending is Ending.FAILURE, self.now - call.started >= SLOW_AFTER
+        if failed and wish is not None:
+            self.wishes.append(self.now + min(wish, RETRY_AFTER_MAX))
+        self.ended.append((self.now, failed, slow))
+        if self.state is HALF_OPEN:
+            self.judge_probes()
+        elif self.state is not DISABLED:
+            self.judge_window(failed=failed, slow=slow)
+
+    def is_over(self, call: Call) -> bool:
+        return call.era != self.era or call.ended or (call.state is HALF_OPEN and call not in self.out)
+
+    def take_back(self, call: Call) -> None:
+        call.ended = call.state in (HALF_OPEN, RECOVERING)
+        if call in self.out:
             self.out.remove(call)
-        if ending in (Ending.SUCCESS, Ending.FAILURE):
-            failed, slow = ending is Ending.FAILURE, self.now - call.started >= SLOW_AFTER
-            self.ended.append((self.now, failed, slow))
-            if call.is_probe:
-                self.judge_probes()
-            else:
-                self.judge_window(failed=failed, slow=slow)
 
     @rule(call=calls)
     def put_back(self, call: Call) -> None:
         self.machine.put_back(call.permit)
-        if call in self.out:
-            self.out.remove(call)
+        if not self.is_over(call):
+            self.take_back(call)
+            if self.state is RECOVERING:
+                self.credit = min(Fraction(1), self.credit + 1)
+
+    @precondition(lambda self: self.by_hand)
+    @rule(state=st.sampled_from([ISOLATED, DISABLED, CLOSED]))
+    def switch(self, state: BreakerState) -> None:
+        {ISOLATED: self.machine.isolate, DISABLED: self.machine.disable, CLOSED: self.machine.close}[state](self.now)
+        if state is CLOSED or state is not self.state:
+            self.forget()
+            self.enter(state)
 
     def judge_window(self, *, failed: bool, slow: bool) -> None:
         held = self.in_window()
         failures, slow_ones = sum(call[1] for call in held), sum(call[2] for call in held)
-        reached = (failed and Fraction(failures, len(held)) >= self.failure_rate) or (
-            slow and Fraction(slow_ones, len(held)) >= self.slow_rate
-        )
+
+        def reaches(part: Fraction) -> bool:
+            return (failed and Fraction(failures, len(held)) >= self.failure_rate * part) or (
+                slow and Fraction(slow_ones, len(held)) >= self.slow_rate * part
+            )
+
         row = len(list(itertools.takewhile(lambda call: call[1], reversed(self.ended))))
-        too_many_in_a_row = failed and self.consecutive is not None and row >= self.consecutive
-        if too_many_in_a_row or (len(held) >= self.minimum and reached):
-            self.enter(BreakerState.OPEN)
+        rows = [self.consecutive] + ([self.quiet] if len(held) < self.minimum else [])
+        in_a_row = failed and any(most is not None and row >= most for most in rows)
+        minimum = min(5, self.minimum) if self.state is RECOVERING else self.minimum
+        if in_a_row or (len(held) >= minimum and reaches(Fraction(1))):
+            self.open()
+        elif self.state is RECOVERING and ((len(held) < self.minimum and (failed or slow)) or reaches(Fraction(1, 2))):
+            progress = min(Fraction(RECOVER_OVER), self.now - self.progressing_since)
+            self.progressing_since = self.now - progress / 2
 
     def judge_probes(self) -> None:
         """Open when the rate is reached however the others end, close when it can't be reached any more."""
         failures, slow = sum(call[1] for call in self.ended), sum(call[2] for call in self.ended)
         to_come = self.probes - len(self.ended)
         if Fraction(failures, self.probes) >= self.failure_rate or Fraction(slow, self.probes) >= self.slow_rate:
-            self.enter(BreakerState.OPEN)
+            self.open()
         elif (
             Fraction(failures + to_come, self.probes) < self.failure_rate
             and Fraction(slow + to_come, self.probes) < self.slow_rate
         ):
-            self.enter(BreakerState.CLOSED)
+            self.enter(RECOVERING if self.graded else CLOSED)
 
     @invariant()
     def agrees(self) -> None:
-        """State, era and tally are the model's."""
+        """State, era, tally and all that a snapshot tells are the model's."""
         if not hasattr(self, "machine"):
             return
-        assert self.machine.state is self.state
-        assert self.machine.era == self.era
-        if self.state is BreakerState.CLOSED:
-            held = self.in_window()
-            tally = (len(held), sum(call[1] for call in held), sum(call[2] for call in held))
-            assert self.machine.tally(self.now) == tally
+        assert (self.machine.passing is not None) == (self.state in (CLOSED, DISABLED))
+        found = self.machine.snapshot(self.now)
+        share = found.pop("share")
+        counting = self.state in (CLOSED, DISABLED, RECOVERING)
+        held = self.in_window() if counting else []
+        assert found == {
+            "state": self.state,
+            "era": self.era,
+            "calls": len(held),
+            "failures": sum(call[1] for call in held),
+            "slow": sum(call[2] for call in held),
+            "retry_after": max(0.0, float(self.open_until - self.now)) if self.state is OPEN else None,
+            "openings_in_a_row": len(self.present_row()),
+        }
+        if self.state is RECOVERING:
+            assert abs(share - self.share()) < 1e-9
+        else:
+            assert share is None
 
 
 TestBreakerModel = BreakerModel.TestCase

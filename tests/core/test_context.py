@@ -89,3 +89,40 @@ def test_threads_begin_without_a_deadline() -> None:
         thread.start()
         thread.join()
     assert seen == [None]
+
+
+def test_serving_a_request() -> None:
+    """What a request's headers bring holds inside of the block: its deadline, if it is the nearer, and its id."""
+    headers = [(b"x-envoy-expected-rq-timeout-ms", b"800"), (b"x-request-id", b"r-1"), (b"grpc-timeout", b"soon")]
+    with hm.serving(headers):
+        left = hm.remaining()
+        assert left is not None
+        assert 0.5 < left <= 0.8
+        assert hm.request_id() == "r-1"
+        with hm.serving({"Hormesis-Timeout-Ms": "5000"}):
+            nearer = hm.remaining()
+            assert nearer is not None
+            assert nearer <= left
+            assert hm.request_id() == "r-1"  # of the outer one, since this one has none
+    assert (hm.remaining(), hm.request_id()) == (None, None)
+    with hm.serving({"grpc-timeout": "0m"}), pytest.raises(hm.DeadlineExceeded):
+        hm.check_deadline()
+
+
+def test_what_is_known_of_a_call() -> None:
+    """Facts of a call add up from the outside in, and are gone with their block."""
+    with hm.calling(host="eu", repeatable=False), hm.calling(tenant="acme", host="us") as facts:
+        assert dict(facts.labels) == {"host": "us", "tenant": "acme"}
+        assert not facts.repeatable
+        with hm.calling(repeatable=True) as inner:
+            assert inner.repeatable
+    assert hm.request_id() is None
+
+
+def test_answers_are_bounded() -> None:
+    """A block that goes on for ever does not collect answers for ever."""
+    policy = hm.Policy(hm.Fallback(value=0))
+    with hm.answers() as seen:
+        for _ in range(1100):
+            policy.call(int, "x")
+    assert len(seen.noted) == 1000

@@ -16,6 +16,8 @@ from hormesis.errors import (
     MissingExtraError,
     Rejected,
     TimedOut,
+    WorkerCrashed,
+    WorkerError,
 )
 
 EXAMPLES: list[HormesisError] = [
@@ -27,6 +29,8 @@ EXAMPLES: list[HormesisError] = [
     BulkheadFull("stock", "queue full", None),
     TimedOut("stock", 0.5),
     DeadlineExceeded("stock", 2.0),
+    WorkerCrashed("stock", "was killed by SIGSEGV"),
+    WorkerError("stock", "Odd(3)"),
 ]
 
 

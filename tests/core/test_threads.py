@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from hormesis.core.admission import Permit, Refusal, Waiter
-from hormesis.core.breaker import BreakerMachine, BreakerState
+from hormesis.core.breaker import BreakerMachine, BreakerState, BreakerTerms
 from hormesis.core.bulkhead import BulkheadMachine
+from hormesis.core.keyed import Keyed
 from hormesis.core.retry import RetryBudget
 from hormesis.core.window import CountWindow, Tally, TimeWindow, Window
 from hormesis.outcome import Ending
@@ -131,20 +135,31 @@ def test_a_bulkhead_holds_under_many_threads() -> None:
     assert [isinstance(machine.acquire(0.0), Permit) for _ in range(most + 1)] == [True] * most + [False]
 
 
+TERMS = BreakerTerms(
+    window_calls=10,
+    window_seconds=None,
+    failure_rate=0.5,
+    consecutive=None,
+    quiet=None,
+    slow_after=math.inf,
+    slow_rate=0.5,
+    minimum_calls=1,
+    open_for=1.0,
+    open_for_max=1.0,
+    retry_after_max=60.0,
+    probes=3,
+    probe_expires=100.0,
+    recover_over=None,
+)
+
+
+def breaker(**terms: Any) -> BreakerMachine:
+    return BreakerMachine(dataclasses.replace(TERMS, **terms), threading.Lock(), random.Random(1))
+
+
 def test_half_open_admits_its_probes_and_no_more_under_many_threads() -> None:
     """When all callers find the open time over at the same moment, only the probes get in."""
-    machine = BreakerMachine(
-        window=CountWindow(10),
-        failure_rate=0.5,
-        consecutive=None,
-        slow_after=None,
-        slow_rate=0.5,
-        minimum_calls=1,
-        open_for=1.0,
-        probes=3,
-        probe_expires=100.0,
-        lock=threading.Lock(),
-    )
+    machine = breaker()
     permit = machine.acquire(0.0)
     assert isinstance(permit, Permit)
     machine.end(permit, Ending.FAILURE, 0.0, 0.0)
@@ -165,18 +180,7 @@ def test_half_open_admits_its_probes_and_no_more_under_many_threads() -> None:
 def test_a_closed_breaker_counts_every_call_of_many_threads() -> None:
     """Through the breaker, too, successes and failures add up exactly."""
     rounds = 1000
-    machine = BreakerMachine(
-        window=CountWindow(1_000_000),
-        failure_rate=1.0,
-        consecutive=None,
-        slow_after=None,
-        slow_rate=1.0,
-        minimum_calls=1_000_000,
-        open_for=1.0,
-        probes=1,
-        probe_expires=1.0,
-        lock=threading.Lock(),
-    )
+    machine = breaker(window_calls=1_000_000, failure_rate=1.0, minimum_calls=1_000_000)
 
     def calls(number: int) -> None:
         for turn in range(rounds):
@@ -189,3 +193,66 @@ def test_a_closed_breaker_counts_every_call_of_many_threads() -> None:
 
     hammer(calls)
     assert machine.tally(0.0) == Tally(THREADS * rounds, THREADS * rounds // 4, 0)
+
+
+def test_eras_hold_under_many_threads() -> None:
+    """While a circuit opens, recovers, closes and is switched by hand, what comes too late is counted nowhere."""
+    machine = breaker(window_calls=100, failure_rate=0.9, recover_over=0.5, quiet=None)
+    rounds, clock = 2000, iter(range(10_000_000))
+    switches = [machine.isolate, machine.disable, machine.close, machine.close]
+
+    def calls(number: int) -> None:
+        chance = random.Random(number)
+        held: list[Permit] = []
+        for turn in range(rounds):
+            now = next(clock) / 100
+            if number == 0 and turn % 50 == 0:
+                chance.choice(switches)(now)
+            answer = machine.acquire(now)
+            if isinstance(answer, Permit):
+                held.append(answer)
+            if len(held) > 5:
+                permit = held.pop(chance.randrange(len(held)))
+                if chance.random() < 0.3:
+                    machine.end(permit, chance.choice(list(Ending)), now, now, chance.choice([None, 0.1]))
+                else:
+                    machine.succeed(permit, now, now)
+            tally = machine.tally(now)
+            assert 0 <= tally.failures <= tally.calls <= 100
+        late.extend(held)
+
+    late: list[Permit] = []
+    hammer(calls)
+    machine.close(1e6)
+    for permit in late:
+        machine.end(permit, Ending.FAILURE, 1e6, 1e6)
+    assert machine.state is BreakerState.CLOSED
+    assert machine.tally(1e6) == Tally(0, 0, 0)
+    passing = machine.passing
+    assert passing is not None
+    passing.tick()
+    assert machine.tally(1e6) == Tally(1, 0, 0)
+
+
+def test_keyed_machines_are_bounded_under_many_threads() -> None:
+    """Never more than there may be, two threads never hold different machines of one key that stays in use."""
+    most, rounds = 50, 1000
+    machines = Keyed(breaker, most, lock=threading.Lock())
+    busy = machines.get("busy", lambda: 0.0)
+    busy.isolate(0.0)
+    too_many: list[int] = []
+
+    def calls(number: int) -> None:
+        chance = random.Random(number)
+        for turn in range(rounds):
+            machine = machines.get(f"host-{chance.randrange(200)}", lambda: 0.0)
+            permit = machine.acquire(0.0)
+            if isinstance(permit, Permit):
+                machine.succeed(permit, 0.0, 0.0)
+            assert machines.get("busy", lambda: 0.0) is busy
+            if turn % 100 == 0:
+                too_many.extend(size for size in (len(machines.items()), len(machines)) if size > most)
+
+    hammer(calls)
+    assert not too_many
+    assert len({key for key, _ in machines.items()}) == len(machines) == most

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hormesis.core.window import CountWindow, Tally, TimeWindow, Window
+from hormesis.core.ticks import Ticks
+from hormesis.core.window import CountWindow, Tally, TimeWindow, Window, reshaped
 
 Outcome = tuple[int, bool, bool]
 """Seconds since the one before, failed, slow."""
@@ -63,14 +65,73 @@ def test_a_time_window_forgets_within_a_tenth(steps: list[float], seconds: float
         assert calls <= sum(now - at <= seconds + tiny for at in ended)
 
 
-@pytest.mark.parametrize("window", [CountWindow(5), TimeWindow(10.0)], ids=["count", "time"])
-def test_a_cleared_window_holds_nothing(window: Window) -> None:
-    """`clear` forgets all that was counted, and counting goes on."""
+@given(OUTCOMES, OUTCOMES, st.integers(1, 20), st.integers(1, 20))
+def test_a_count_window_keeps_the_latest_when_it_is_resized(
+    before: list[Outcome], after: list[Outcome], size: int, then: int
+) -> None:
+    """It holds the latest calls of what it held, and never takes a failure that it has forgotten for a success."""
+    window = CountWindow(size)
+    for _, failed, slow in before:
+        feed(window, 0.0, failed=failed, slow=slow)
+    window.resize(then)
+    held = before[-size:]
+    assert window.tally(0.0) == tally_of(held[-then:])
+    for number, (_, failed, slow) in enumerate(after, 1):
+        feed(window, 0.0, failed=failed, slow=slow)
+        assert window.tally(0.0) == tally_of((held + after[:number])[-then:])
+
+
+@given(OUTCOMES, st.sampled_from([10, 20, 60]), st.sampled_from([10, 20, 60]))
+def test_a_time_window_keeps_what_is_recent_when_it_is_resized(outcomes: list[Outcome], size: int, then: int) -> None:
+    """It holds no less than what both windows would, and forgets all that the new one would, to the old one's tenth."""
+    window, now = TimeWindow(float(size)), 0
+    ended: list[int] = []
+    for step, failed, slow in outcomes:
+        now += step
+        ended.append(now)
+        feed(window, float(now), failed=failed, slow=slow)
+    window.resize(float(then))
+    shorter = min(size, then)
+    calls = window.tally(float(now)).calls
+    assert sum(now - at < 0.9 * shorter for at in ended) <= calls
+    assert calls <= sum(now - at < then + size / 10 for at in ended)
+    later = now + then + size // 10
+    assert window.record(float(later), failed=True, slow=False) == Tally(1, 1, 0)
+
+
+@pytest.mark.parametrize("kind", [CountWindow, TimeWindow])
+def test_a_window_knows_of_calls_before_it_was_made(kind: Any) -> None:
+    """A window that is made late takes what was drawn from its counter for successes, from the number given on."""
+    ticks = Ticks()
     for _ in range(4):
-        window.record(0.0, failed=True, slow=True)
-    window.clear()
-    assert window.tally(0.0) == Tally(0, 0, 0)
-    assert window.record(0.0, failed=False, slow=True) == Tally(1, 0, 1)
+        ticks.draw()
+    window = kind(10, ticks, 1)
+    for _ in range(2):
+        window.tick()
+    if kind is CountWindow:
+        assert window.tally(0.0) == Tally(5, 0, 0)
+        assert window.record(0.0, failed=True, slow=False) == Tally(6, 1, 0)
+    else:  # the calls came at no known time
+        assert window.record(0.0, failed=True, slow=False) == Tally(1, 1, 0)
+
+
+@pytest.mark.parametrize("kind", [CountWindow, TimeWindow])
+@pytest.mark.parametrize("after", [{"calls": 7, "seconds": None}, {"calls": None, "seconds": 20.0}])
+def test_a_reshaped_window_goes_on(kind: Any, after: dict[str, Any]) -> None:
+    """One of the same kind keeps what it holds, one of another starts empty; calls draw from the same counter."""
+    before: Window = kind(10)
+    tick, ticks = before.tick, before.ticks
+    before.record(5.0, failed=True, slow=True)
+    same = isinstance(before, CountWindow) == (after["calls"] is not None)
+    window = reshaped(before, **after)
+    assert (window is before) == same
+    assert window.ticks is ticks
+    kept = Tally(1, 1, 1) if same else Tally(0, 0, 0)
+    assert window.tally(5.0) == kept
+    tick()
+    assert window.tally(5.0) == kept._replace(calls=kept.calls + 1)
+    assert getattr(window, "size", None) == after["calls"]
+    assert getattr(window, "seconds", None) == after["seconds"]
 
 
 def test_a_healthy_time_window_takes_successes_without_the_lock() -> None:

@@ -11,7 +11,7 @@ import hormesis as hm
 from hormesis.core.admission import NullLock, Permit, Refusal
 from hormesis.events import EventBus
 from hormesis.policy.entrance import Entrance
-from hormesis.policy.gate import Gate, Obstacle
+from hormesis.policy.gate import Entry, Gate, Obstacle
 from hormesis.policy.telling import Teller
 from hormesis.testing import ManualClock
 
@@ -33,9 +33,10 @@ def test_two_queues_share_one_patience(until: Any) -> None:
     first, second = settings.machine(NullLock()), settings.machine(NullLock())
     taken = [machine.acquire(0.0) for machine in (first, second)]
     clock = ManualClock()
-    entrance = Entrance("two", Gate([(settings, first), (settings, second)]), clock, Teller("two", clock, EventBus()))
+    gate = Gate([Entry(settings, first), Entry(settings, second)])
+    entrance = Entrance("two", clock, Teller("two", clock, EventBus()))
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(entrance.wait, Obstacle(0, Refusal("queue full", None, waitable=True)))
+        waiting = pool.submit(entrance.wait, gate, Obstacle(0, Refusal("queue full", None, waitable=True)))
         until(lambda: first.queued == 1)
         clock.advance(2)
         assert isinstance(taken[0], Permit)

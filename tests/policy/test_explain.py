@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import hormesis as hm
 from hormesis.patterns.part import Part
-from hormesis.policy.explain import worst_case
+from hormesis.policy.explain import amplification, chains, worst_case
 from hormesis.testing import VirtualClock, run_virtual
 
 RETRY = hm.Retry(on="any", attempts=3, delay="100ms", delay_max="150ms")
@@ -32,6 +32,9 @@ RETRY = hm.Retry(on="any", attempts=3, delay="100ms", delay_max="150ms")
         ([RETRY, hm.Timeout("1s"), hm.Bulkhead(1, max_queued=1, max_wait="2s")], 3 * 3.0 + 0.25, 3, 9.25),
         ([hm.Deadline("2s"), RETRY, hm.Timeout("1s")], 2.0, 3, 3.25),
         ([hm.Deadline("9s"), RETRY, hm.Timeout("1s")], 3.25, 3, 3.25),
+        ([hm.Hedge("200ms"), hm.Timeout("1s")], 1.2, 2, 1.2),
+        ([hm.Hedge(max_hedges=2), hm.Timeout("1s")], 3.0, 3, 3.0),
+        ([RETRY, hm.Hedge("200ms"), hm.Timeout("1s")], 3 * 1.2 + 0.25, 6, 3.85),
     ],
 )
 def test_worst_cases(parts: list[Part], seconds: float, attempts: int, without_deadline: float) -> None:
@@ -156,3 +159,31 @@ def test_explaining_ends_with_the_worst_case(parts: list[Part], last: str) -> No
 def test_explaining_a_policy_without_parts() -> None:
     """A policy that does nothing says so."""
     assert explained() == ["policy 'stock' has no parts: it calls the function as it is"]
+
+
+def test_amplification() -> None:
+    """Attempts multiply along the policies that are called inside each other; budgets bound what that comes to."""
+    three = hm.Retry(on="transient", attempts=4)
+    names = ("front", "middle", "back")
+    chain = [hm.Policy(three, name=name) for name in names]
+    assert [amplification(chain[:n]).attempts for n in (1, 2, 3)] == [4, 16, 64]
+    assert [round(amplification(chain[:n]).with_budgets, 2) for n in (1, 2, 3)] == [1.2, 1.44, 1.73]
+    assert amplification(chain).path == names
+    unbounded = hm.Policy(hm.Retry(on="transient", attempts=2, budget=None), hm.Hedge("50ms"))
+    assert amplification([unbounded])[1:] == (4, pytest.approx(2 * 1.05))
+
+
+def test_explaining_what_is_called() -> None:
+    """A policy that says whom it calls explains each way down."""
+    rows, cache = hm.Policy(RETRY, hm.Timeout("1s"), name="rows"), hm.Policy(name="cache")
+    stock = hm.Policy(RETRY, hm.Timeout("9s"), name="stock", calls=[rows, cache])
+    assert [tuple(each.name for each in chain) for chain in chains(stock)] == [("stock", "rows"), ("stock", "cache")]
+    assert stock.explain().splitlines()[-2:] == [
+        "in an outage at the end of stock > rows: up to 9 attempts for one call, 1.44 over time with the budgets",
+        "in an outage at the end of stock > cache: up to 3 attempts for one call, 1.2 over time with the budgets",
+    ]
+
+
+def test_explaining_a_shadow() -> None:
+    """A policy that only watches says so."""
+    assert explained(hm.Timeout("1s"), shadow=True)[0].endswith("(a shadow: it watches, and does none of this):")

@@ -18,7 +18,7 @@ def status(status: int) -> httpx.HTTPStatusError:
     [
         (httpx.ConnectError(""), FailureKind.CONNECT),
         (httpx.ConnectTimeout(""), FailureKind.CONNECT),
-        (httpx.PoolTimeout(""), FailureKind.CONNECT),
+        (httpx.PoolTimeout(""), FailureKind.REJECTED),
         (httpx.ReadTimeout(""), FailureKind.TIMEOUT),
         (httpx.ReadError(""), FailureKind.UNAVAILABLE),
         (httpx.RemoteProtocolError(""), FailureKind.UNAVAILABLE),

@@ -133,7 +133,7 @@ BAD = [
     (
         '[policy.a]\nretry = { on = "any", jitter = "big" }',
         ["policy.a.retry.jitter is 'big'"],
-        "'full', 'equal' or 'none'",
+        "'full', 'equal', 'none', 'decorrelated' or 'smooth'",
     ),
     ('[policy.a]\nretry = { on = "any", budget = 0 }', ["policy.a.retry.budget is 0.0"], "a share above 0"),
     ('[policy.a]\nretry = { on = "transiet" }', ["policy.a.retry.on", "'transiet'"], "did you mean 'transient'"),
@@ -243,7 +243,10 @@ def test_the_schema_of_a_policy_file() -> None:
     policy = whole["properties"]["policy"]["additionalProperties"]
     assert policy["additionalProperties"] is False
     parts = policy["properties"]
-    assert set(parts) == {"deadline", "fallback", "retry", "circuit_breaker", "bulkhead", "timeout", "order"}
+    assert set(parts) == {
+        *("deadline", "fallback", "retry", "hedge", "circuit_breaker", "bulkhead", "timeout"),
+        *("order", "shadow", "calls", "expects"),
+    }
     retry = parts["retry"]
     assert retry["required"] == ["on"]
     assert retry["additionalProperties"] is False

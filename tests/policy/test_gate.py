@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import hormesis as hm
-from hormesis.core.admission import Permit, Refusal, Transition
+from hormesis.core.admission import Permit, Refusal
 from hormesis.core.breaker import BreakerMachine, BreakerState
 from hormesis.core.bulkhead import BulkheadMachine
 from hormesis.outcome import Ending
-from hormesis.policy.gate import Gate, Obstacle
+from hormesis.policy.gate import Entry, Gate, News, Obstacle
 
 
 class Three:
@@ -24,17 +24,12 @@ class Three:
         self.breaker: BreakerMachine = parts[0].machine(threading.Lock())
         self.wide: BulkheadMachine = parts[1].machine(threading.Lock())
         self.narrow: BulkheadMachine = parts[2].machine(threading.Lock())
-        self.gate = Gate([(parts[0], self.breaker), (parts[1], self.wide), (parts[2], self.narrow)])
+        machines = self.breaker, self.wide, self.narrow
+        self.gate = Gate([Entry(part, machine) for part, machine in zip(parts, machines, strict=True)])
 
     def take(self) -> list[Permit] | Obstacle:
-        """Take every permit or none, as the journey does."""
-        permits: list[Permit] = []
-        for acquire in self.gate.acquire:
-            permit = acquire(0.0)
-            if isinstance(permit, Refusal):
-                return self.gate.back_out(permits, permit)
-            permits.append(permit)
-        return permits
+        """Take every permit or none."""
+        return self.gate.enter(0.0)
 
     @property
     def in_flight(self) -> tuple[int, int]:
@@ -50,8 +45,7 @@ def test_every_permit_is_taken_and_ended() -> None:
     permits = three.take()
     assert isinstance(permits, list)
     assert three.in_flight == (1, 1)
-    for succeed in three.gate.succeed:
-        succeed(permits.pop(), 0.0, 1.0)
+    three.gate.succeed(permits, 0.0, 1.0)
     assert three.in_flight == (0, 0)
 
 
@@ -75,7 +69,7 @@ def test_a_permit_that_was_waited_for_is_put_back_when_another_part_refuses(refu
         three.wide.acquire(0.0)
         three.wide.acquire(0.0)
     taken = three.wide.in_flight
-    assert isinstance(three.gate.take_around(2, held, 0.5), Obstacle)  # type: ignore[arg-type]
+    assert isinstance(three.gate.enter_with(2, held, 0.5), Obstacle)  # type: ignore[arg-type]
     assert three.in_flight == (taken, 0)
 
 
@@ -84,7 +78,7 @@ def test_a_part_that_is_asked_after_the_one_that_was_waited_for() -> None:
     three = Three()
     held = three.wide.acquire(0.0)
     three.narrow.acquire(0.0)
-    assert three.gate.take_around(1, held, 0.5) == Obstacle(2, Refusal("queue full", None, waitable=True))  # type: ignore[arg-type]
+    assert three.gate.enter_with(1, held, 0.5) == Obstacle(2, Refusal("queue full", None, waitable=True))  # type: ignore[arg-type]
     assert three.in_flight == (0, 1)
 
 
@@ -92,7 +86,7 @@ def test_a_permit_that_was_waited_for_is_used() -> None:
     """With one permit in hand, only the others are taken."""
     three = Three()
     held = three.narrow.acquire(0.0)
-    permits = three.gate.take_around(2, held, 0.5)  # type: ignore[arg-type]
+    permits = three.gate.enter_with(2, held, 0.5)  # type: ignore[arg-type]
     assert isinstance(permits, list)
     assert permits[2] is held
     assert three.in_flight == (1, 1)
@@ -131,12 +125,12 @@ def test_news_are_told_by_one_of_two_callers(race: Any, sweep_interleavings: Any
         three = Three()
         three.trip()
         three.breaker.acquire(2.0)
-        told: list[tuple[str, Transition]] = []
+        told: list[News] = []
         tell: Callable[[], None] = lambda: told.extend(three.gate.news())  # noqa: E731
 
         def check() -> None:
-            assert sorted(change.after for _, change in told) == ["half-open", "open"]
-            assert {part for part, _ in told} == {"circuit_breaker"}
+            assert sorted(news.change.after for news in told) == ["half-open", "open"]
+            assert {news.part for news in told} == {"circuit_breaker"}
 
         return race(first=tell, second=tell, check=check)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import hormesis as hm
-from hormesis import Bulkhead, CircuitBreaker, Deadline, Fallback, Policy, Retry, Timeout
+from hormesis import Bulkhead, CircuitBreaker, Deadline, Expected, Fallback, Hedge, Policy, Retry, Timeout
 from hormesis.policy import files
-from hormesis.policy.lint import RULES, lint
+from hormesis.policy.lint import RULES, RULES_OF_POLICIES, lint
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "policies.toml"
 
@@ -98,6 +98,37 @@ EXAMPLES: list[tuple[str, list[Any], list[Any], str]] = [
         [CircuitBreaker(probes=2), Bulkhead(2), Timeout("1s")],
         "the breaker wants 3 probes and the bulkhead lets 2 in at a time",
     ),
+    (
+        "breaker-never-trips",
+        [CircuitBreaker(on="rejected"), Timeout("1s")],
+        [CircuitBreaker(on=["rejected", "timeout"]), Timeout("1s")],
+        "it counts failures of the kind 'rejected' alone",
+    ),
+    (
+        "breaker-never-trips",
+        [CircuitBreaker(on="rejected"), Timeout("1s")],
+        [CircuitBreaker(on="rejected", on_result=len), Timeout("1s")],
+        "name others in its `on`",
+    ),
+    (
+        "retry-of-unsafe-methods",
+        [retry(unsafe_methods=True), Timeout("1s")],
+        [retry(), Timeout("1s")],
+        "an order may be placed twice",
+    ),
+    ("hedge-without-budget", [Hedge(budget=None), Timeout("1s")], [Hedge(), Timeout("1s")], "leave its budget on"),
+    (
+        "hedge-beyond-timeout",
+        [Hedge("1s"), Timeout("1s")],
+        [Hedge("500ms"), Timeout("1s")],
+        "its delay of 1s is not below the timeout of 1s",
+    ),
+    (
+        "threads-and-workers",
+        [Bulkhead(5, workers="threads"), Timeout("1s", threads=3)],
+        [Bulkhead(5, workers="threads"), Timeout("1s")],
+        "the timeout's 3 threads are never used",
+    ),
 ]
 
 
@@ -117,15 +148,94 @@ def test_rules(rule: str, thoughtless: list[Any], sound: list[Any], words: str) 
 def test_every_rule_has_an_example() -> None:
     """No rule is without an example here."""
     assert {rule for rule, *_ in EXAMPLES} == set(RULES)
+    assert {rule for rule, *_ in EXAMPLES_OF_POLICIES} == set(RULES_OF_POLICIES)
 
 
-def test_retry_in_retry() -> None:
-    """A retry inside a retry multiplies; the message counts the attempts."""
-    nested = Policy(retry(3), Timeout("5s"), retry(2), Timeout("1s"), name="stock", order="as given")
-    (finding,) = lint(nested)
-    assert (finding.policy, finding.rule) == ("stock", "retry-in-retry")
-    assert "3 x 2 attempts" in finding.message
-    assert lint(Policy(retry(3), Timeout("5s"), name="stock", order="as given")) == []
+def itself() -> Policy:
+    """A policy whose fallback calls the same dependency again."""
+    stock = Policy(Timeout("1s", cooperative=True), name="stock")
+
+    @stock
+    def another_try() -> int:
+        return 0
+
+    return stock.with_parts(Fallback(another_try))
+
+
+def elsewhere() -> Policy:
+    """A policy whose fallback calls another dependency."""
+
+    @Policy(Timeout("1s", cooperative=True), name="archive")
+    def from_the_archive() -> int:
+        return 0
+
+    return Policy(Fallback(from_the_archive), Timeout("1s"), name="stock")
+
+
+def busy(*parts: Any, rate: Any = "200/s", latency: Any = "100ms") -> Policy:
+    return Policy(*parts, name="stock", expects=Expected(rate=rate, latency=latency))
+
+
+TIMEOUT = Timeout("1s")
+
+# The rule, the policy on which it fires, one on which it does not, and a piece of what it says.
+EXAMPLES_OF_POLICIES: list[tuple[str, Policy, Policy, str]] = [
+    (
+        "retry-in-retry",
+        Policy(retry(3), Timeout("5s"), retry(2), TIMEOUT, name="stock", order="as given"),
+        Policy(retry(3), Timeout("5s"), name="stock", order="as given"),
+        "(stock) makes 3 x 2 attempts (1.44 over time",
+    ),
+    (
+        "retry-in-retry",
+        Policy(retry(3), TIMEOUT, name="stock", calls=[Policy(retry(4), TIMEOUT, name="rows")]),
+        Policy(retry(3), TIMEOUT, name="stock", calls=[Policy(retry(1), TIMEOUT, name="rows")]),
+        "(stock > rows) makes 3 x 4 attempts",
+    ),
+    (
+        "called-takes-longer",
+        Policy(Deadline("2s"), TIMEOUT, name="stock", calls=[Policy(Timeout("3s"), name="rows")]),
+        Policy(Deadline("2s"), TIMEOUT, name="stock", calls=[Policy(Timeout("2s"), name="rows")]),
+        "'rows' further in may go on for 3s after its caller's deadline of 2s",
+    ),
+    (
+        "called-takes-longer",
+        Policy(Deadline("2s"), TIMEOUT, name="stock", calls=[Policy(name="rows")]),
+        Policy(TIMEOUT, name="stock", calls=[Policy(name="rows")]),
+        "without bound",
+    ),
+    ("fallback-on-itself", itself(), elsewhere(), "calls the dependency that has just failed"),
+    (
+        "bulkhead-too-small",
+        busy(Bulkhead(19), TIMEOUT),
+        busy(Bulkhead(20), TIMEOUT),
+        "200 calls a second of 100ms are 20 at a time, and the bulkhead lets 19 in",
+    ),
+    ("timeout-too-short", busy(Timeout("100ms")), busy(Timeout("101ms")), "make it longer"),
+    (
+        "breaker-never-trips",
+        busy(CircuitBreaker(window="10s", quiet=None), TIMEOUT, rate="0.5/s"),
+        busy(CircuitBreaker(window="10s"), TIMEOUT, rate="0.5/s"),
+        "0.5 calls a second put 5 into a window of 10s, and it wants 10",
+    ),
+    (
+        "breaker-never-trips",
+        busy(CircuitBreaker(window="10s", quiet=None), TIMEOUT, rate="0.5/s"),
+        busy(CircuitBreaker(window="20s", quiet=None), TIMEOUT, rate="0.5/s"),
+        "make the window longer",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "thoughtless", "sound", "words"), EXAMPLES_OF_POLICIES, ids=[each[0] for each in EXAMPLES_OF_POLICIES]
+)
+def test_rules_of_policies(rule: str, thoughtless: Policy, sound: Policy, words: str) -> None:
+    """A rule about a whole policy, its traffic and what it calls fires on its example, and not on the sound one."""
+    (finding,) = lint(thoughtless)
+    assert (finding.policy, finding.rule) == ("stock", rule)
+    assert words in finding.message
+    assert lint(sound) == []
 
 
 def test_layers_are_looked_at_one_by_one() -> None:

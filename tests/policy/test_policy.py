@@ -12,8 +12,8 @@ from hormesis.core.slots import Slot
 from hormesis.patterns.part import AdmissionPart, Part
 
 DEADLINE, RETRY, BREAKER = hm.Deadline(5), hm.Retry(on="any"), hm.CircuitBreaker()
-FALLBACK, BULKHEAD, TIMEOUT = hm.Fallback(value=0), hm.Bulkhead(5), hm.Timeout(1)
-STANDARD: tuple[Part, ...] = (DEADLINE, FALLBACK, RETRY, BREAKER, BULKHEAD, TIMEOUT)
+FALLBACK, HEDGE, BULKHEAD, TIMEOUT = hm.Fallback(value=0), hm.Hedge("50ms", threads=2), hm.Bulkhead(5), hm.Timeout(1)
+STANDARD: tuple[Part, ...] = (DEADLINE, FALLBACK, RETRY, HEDGE, BREAKER, BULKHEAD, TIMEOUT)
 
 
 def test_parts_are_arranged_whatever_order_they_come_in() -> None:

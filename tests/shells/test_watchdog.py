@@ -41,7 +41,7 @@ def test_quick_attempts_leave_nothing_behind() -> None:
 
     async def main() -> None:
         shared = policy()
-        layer = shared._top
+        layer = shared.top
         slow = asyncio.create_task(shared.acall(asyncio.sleep, 0.9))
         await asyncio.sleep(0)
         for _ in range(100):
@@ -113,4 +113,4 @@ def test_one_policy_on_one_loop_after_the_other() -> None:
 
     for _ in range(3):
         asyncio.run(main())
-    assert len(shared._top._watchdogs) == 1
+    assert len(shared.top._watchdogs) == 1

@@ -118,8 +118,8 @@ def test_explain_of_an_unknown_policy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "keys"),
     [
-        ([], {"policy"}),
-        (["policies"], {"policy"}),
+        ([], {"policy", "degradation", "pools"}),
+        (["policies"], {"policy", "degradation", "pools"}),
         (["gameday"], {"system", "load", "stress", "title", "seed", "run", "arm", "objective", "abort"}),
     ],
     ids=["default", "policies", "gameday"],

@@ -7,7 +7,7 @@ is not needed, so each of those lines must be an error.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import assert_type
+from typing import Any, assert_type
 
 import hormesis as hm
 from hormesis.clock import Clock, Random
@@ -105,12 +105,29 @@ def surroundings(path: str) -> None:
     policies = hm.load(path)
     assert_type(policies["inventory"], hm.Policy)
     assert_type(hm.remaining(), float | None)
-    with hm.deadline("2s") as deadline:
-        assert_type(deadline.remaining(), float)
+    with hm.deadline("2s"), hm.serving({"grpc-timeout": "1S"}), hm.calling(host="eu", repeatable=False) as facts:
+        assert_type(facts.repeatable, bool)
+    with hm.answers() as seen:
+        assert_type(seen.degraded, bool)
     stop = hm.listen(heard)
     assert_type(stop(), None)
     assert_type(hm.classify(TimeoutError()), hm.FailureKind)
     hm.register_failures({"psycopg.OperationalError": hm.FailureKind.UNAVAILABLE})
+
+
+async def open_calls(policy: hm.Policy) -> None:
+    """Calls that stay open, and blocks."""
+    assert_type(policy.open(int, "3"), hm.Opened[int])
+    async with await policy.aopen(stock_async, "tea") as opened:
+        assert_type(opened.value, int)
+    for attempt in policy.attempts():
+        with attempt as entered:
+            assert_type(entered.number, int)
+    async for attempt in policy.attempts():
+        async with attempt:
+            pass
+    assert_type(policy.snapshot(), dict[str, Any])
+    assert_type(policy.breaker().state, str)
 
 
 def virtual_time() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from hormesis.errors import ConfigurationError
+from hormesis.outbound import pools as _pools  # noqa: F401  a policy file may have a table of those
 from hormesis.policy import files
 from hormesis.policy.lint import lint
 

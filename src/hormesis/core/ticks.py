@@ -7,12 +7,21 @@ There is no way to look at such a counter without drawing from it, so readings d
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
-__all__ = ["Ticks"]
+__all__ = ["Ticks", "new_counter"]
+
+
+def new_counter() -> Callable[[], int]:
+    """Return what draws from a new counter: 0, 1, 2 …, from any thread."""
+    return itertools.count().__next__
 
 
 class Ticks:
     """Counts calls: `ticks.draw()` from any thread; `read` and `advance` only under the owner's lock.
+
+    Args:
+        draw: Draws from a counter that may have been drawn from already; a new one by default.
 
     >>> ticks = Ticks()
     >>> _ = ticks.draw(), ticks.draw()
@@ -22,8 +31,8 @@ class Ticks:
 
     __slots__ = ("_reads", "draw")
 
-    def __init__(self) -> None:
-        self.draw = itertools.count().__next__
+    def __init__(self, draw: Callable[[], int] | None = None) -> None:
+        self.draw = new_counter() if draw is None else draw
         self._reads = 0
 
     def read(self) -> int:

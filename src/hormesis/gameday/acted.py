@@ -23,10 +23,19 @@ _ACTS: Mapping[str, str] = {
     "retry_scheduled": "retried",
     "retry_succeeded": "succeeded",
     "retry_stopped": "gave up",
+    "hedge_started": "hedged",
+    "cache_answered": "answered",
     "fallback_answered": "answered",
     "fallback_failed": "had no answer",
 }
-_STATES: Mapping[str, str] = {"open": "opened", "half-open": "half-opened", "closed": "closed"}
+_STATES: Mapping[str, str] = {
+    "open": "opened",
+    "half-open": "half-opened",
+    "recovering": "recovered in part",
+    "closed": "closed",
+    "isolated": "was isolated",
+    "disabled": "was disabled",
+}
 _READ_MAX = 64_000_000
 """Bytes of one process's events that are read after a stress; a process that wrote more has made its point."""
 
@@ -72,8 +81,8 @@ def summarise(process: str, events: Iterable[Mapping[str, Any]], dose_start: flo
     for event in events:
         act = _STATES.get(str(event.get("after"))) or _ACTS.get(str(event.get("event")))
         at = event["at"]
-        if act is None or not dose_start <= at <= until:
-            continue
+        if act is None or not dose_start <= at <= until or event.get("shadow"):
+            continue  # what a shadow would have done, nobody did
         key = (str(event.get("policy")), str(event.get("part")))
         counts.setdefault(key, Counter())[act] += 1
         first[key] = min(first.get(key, at), at)

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+# For what they register: these two have their own rules.
+from hormesis.outbound import grpc_failures as _grpc  # noqa: F401
+from hormesis.outbound import redis_failures as _redis  # noqa: F401
+from hormesis.outbound import sql_failures as _sql  # noqa: F401
 from hormesis.outcome import FailureKind, register_failures
 
 __all__ = ["kind_of_status"]
@@ -43,8 +47,9 @@ register_failures(
         "httpx.HTTPStatusError": _httpx_status,
         "httpx.ConnectError": FailureKind.CONNECT,
         "httpx.ConnectTimeout": FailureKind.CONNECT,
-        # No connection came free in our own pool: the dependency was not reached.
-        "httpx.PoolTimeout": FailureKind.CONNECT,
+        # No connection came free in our own pool. As a full bulkhead, that says nothing of the dependency: a breaker
+        # that counted it would open on a server that is well, and a retry would stand in the same queue again.
+        "httpx.PoolTimeout": FailureKind.REJECTED,
         "httpx.TimeoutException": FailureKind.TIMEOUT,
         "httpx.NetworkError": FailureKind.UNAVAILABLE,
         "httpx.RemoteProtocolError": FailureKind.UNAVAILABLE,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, TypeVar, runtime_checkable
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+from hormesis.clock import Random
 from hormesis.core.admission import Admission, Lock
+from hormesis.core.keyed import Keyed
 from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError, Rejected
 from hormesis.outcome import Ending
 
-__all__ = ["AdmissionPart", "Part", "flag", "normalise", "number", "share", "whole"]
+__all__ = ["AdmissionPart", "Part", "flag", "is_a", "is_async", "normalise", "number", "share", "whole"]
 
 T = TypeVar("T")
 
@@ -31,8 +36,8 @@ class AdmissionPart(Part, Protocol):
 
     rejection: ClassVar[type[Rejected]]
 
-    def machine(self, lock: Lock) -> Admission:
-        """Make the machine that these settings describe."""
+    def machine(self, lock: Lock, random: Random | None = None) -> Admission | Keyed[Any]:
+        """Make the machine that these settings describe, or the machines by key."""
         ...
 
     def ending(self, error: BaseException) -> Ending:
@@ -72,3 +77,15 @@ def share(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise ConfigurationError.bad_value(key, value, "a share above 0 and at most 1, such as 0.5 for half")
     return float(value)
+
+
+def is_a(test: Callable[[object], bool], function: object) -> bool:
+    """Ask about a function, a partial of one, or an object that is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return test(function) or test(getattr(function, "__call__", None))  # noqa: B004  not whether, but of which kind
+
+
+def is_async(function: object) -> bool:
+    """Whether calling a function gives a coroutine."""
+    return is_a(inspect.iscoroutinefunction, function)

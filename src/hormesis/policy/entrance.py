@@ -13,126 +13,119 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from typing import TYPE_CHECKING
 
 from hormesis.clock import Clock
 from hormesis.core.admission import Permit, Refusal, Waiter
 from hormesis.errors import Rejected
 from hormesis.events import Waited
 from hormesis.policy.gate import Gate, Obstacle
+from hormesis.policy.places import set_from_thread
 from hormesis.policy.scope import time_left
 from hormesis.policy.telling import Teller
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["Entrance"]
 
 
 class Entrance:
-    """Waits at a gate.
+    """Waits at the gates of a layer.
 
     Args:
         policy: The policy's name, for rejections.
-        gate: What admits.
         clock: The policy's.
         teller: Publishes rejections and waits.
     """
 
-    __slots__ = ("_gate", "_now", "_policy", "_teller")
+    __slots__ = ("_now", "_policy", "_teller")
 
-    def __init__(self, policy: str, gate: Gate, clock: Clock, teller: Teller) -> None:
+    def __init__(self, policy: str, clock: Clock, teller: Teller) -> None:
         self._policy = policy
-        self._gate = gate
         self._now = clock.now
         self._teller = teller
 
-    def wait(self, obstacle: Obstacle) -> list[Permit]:
+    def wait(self, gate: Gate, obstacle: Obstacle) -> list[Permit]:
         """Wait in the calling thread, and return all permits.
 
         Raises:
             Rejected: A part refuses, or the wait came to nothing.
         """
         if not obstacle.refusal.waitable:
-            raise self._rejection(obstacle)
+            raise self.rejection(gate, obstacle)
         since = self._now()
         while True:
-            patience = self._patience(obstacle, since)
+            patience = self._patience(gate, obstacle, since)
             woken = threading.Event()
             waiter = Waiter(woken.set)
             try:
-                self._enqueue(waiter, obstacle)
+                self._enqueue(gate, waiter, obstacle)
                 woken.wait(patience)
                 permit = waiter.taken()
             finally:
-                self._gate.queue(obstacle.index).leave(waiter)
-            permits = self._enter_with(permit, obstacle, since)
+                gate.queue(obstacle.index).leave(waiter)
+            permits = self._enter_with(gate, permit, obstacle, since)
             if not isinstance(permits, Obstacle):
                 return permits
             obstacle = permits
 
-    async def wait_async(self, obstacle: Obstacle) -> list[Permit]:
+    async def wait_async(self, gate: Gate, obstacle: Obstacle) -> list[Permit]:
         """Wait without blocking the loop; otherwise as `wait`."""
         if not obstacle.refusal.waitable:
-            raise self._rejection(obstacle)
+            raise self.rejection(gate, obstacle)
         import asyncio  # noqa: PLC0415  whoever is here has a loop; importing hormesis must not pay for it
 
         since = self._now()
         loop = asyncio.get_running_loop()
         while True:
-            patience = self._patience(obstacle, since)
+            patience = self._patience(gate, obstacle, since)
             woken = asyncio.Event()
-            waiter = Waiter(functools.partial(_wake, loop, woken))
+            waiter = Waiter(functools.partial(set_from_thread, loop, woken))
             try:
-                self._enqueue(waiter, obstacle)
+                self._enqueue(gate, waiter, obstacle)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience):
                         await woken.wait()
                 permit = waiter.taken()
             finally:
-                self._gate.queue(obstacle.index).leave(waiter)
-            permits = self._enter_with(permit, obstacle, since)
+                gate.queue(obstacle.index).leave(waiter)
+            permits = self._enter_with(gate, permit, obstacle, since)
             if not isinstance(permits, Obstacle):
                 return permits
             obstacle = permits
 
-    def _patience(self, obstacle: Obstacle, since: float) -> float:
+    def _patience(self, gate: Gate, obstacle: Obstacle, since: float) -> float:
         """How long waiting makes sense; raises the rejection where it makes none."""
         now = self._now()
-        outright = self._gate.refused_outright(obstacle, now)
+        outright = gate.refused_outright(obstacle, now)
         if outright is not None:
-            raise self._rejection(outright)
+            raise self.rejection(gate, outright)
         left = time_left()
         if left <= 0:
-            raise self._rejection(Obstacle(obstacle.index, Refusal("no time left to wait")))
-        patience = min(self._gate.queue(obstacle.index).max_wait - (now - since), left)
+            raise self.rejection(gate, Obstacle(obstacle.index, Refusal("no time left to wait")))
+        patience = min(gate.queue(obstacle.index).max_wait - (now - since), left)
         if patience <= 0:
-            raise self._rejection(Obstacle(obstacle.index, Refusal("waited too long")))
+            raise self.rejection(gate, Obstacle(obstacle.index, Refusal("waited too long")))
         return patience
 
-    def _enqueue(self, waiter: Waiter, obstacle: Obstacle) -> None:
-        refusal = self._gate.queue(obstacle.index).enqueue(waiter)
+    def _enqueue(self, gate: Gate, waiter: Waiter, obstacle: Obstacle) -> None:
+        refusal = gate.queue(obstacle.index).enqueue(waiter)
         if refusal is not None:
-            raise self._rejection(Obstacle(obstacle.index, refusal))
+            raise self.rejection(gate, Obstacle(obstacle.index, refusal))
 
-    def _enter_with(self, permit: Permit | None, obstacle: Obstacle, since: float) -> list[Permit] | Obstacle:
+    def _enter_with(
+        self, gate: Gate, permit: Permit | None, obstacle: Obstacle, since: float
+    ) -> list[Permit] | Obstacle:
         """With the permit that was waited for, take all the others, or none."""
         now = self._now()
         if permit is None:
-            raise self._rejection(Obstacle(obstacle.index, Refusal("waited too long")))
-        permits = self._gate.take_around(obstacle.index, permit, now)
+            raise self.rejection(gate, Obstacle(obstacle.index, Refusal("waited too long")))
+        permits = gate.enter_with(obstacle.index, permit, now)
         if not isinstance(permits, Obstacle):
-            self._teller.tell(Waited, self._gate.parts[obstacle.index].slot.key, seconds=now - since)
+            part, _, key = gate.entries[obstacle.index]
+            self._teller.tell(Waited, part.slot.key, key=key, seconds=now - since)
         return permits
 
-    def _rejection(self, obstacle: Obstacle) -> Rejected:
-        part, refusal = self._gate.parts[obstacle.index], obstacle.refusal
-        self._teller.tell_rejection(part.slot.key, refusal)
-        self._teller.tell_news(self._gate)
+    def rejection(self, gate: Gate, obstacle: Obstacle) -> Rejected:
+        """Make the error of an attempt that was refused, and tell of it."""
+        (part, _, key), refusal = gate.entries[obstacle.index], obstacle.refusal
+        self._teller.tell_rejection(part.slot.key, key, refusal)
+        self._teller.tell_news(gate)
         return part.rejection(self._policy, refusal.reason, refusal.retry_after)
-
-
-def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
-    # A loop that was closed while a call waited takes that call with it; its `leave` passes the permit on.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(woken.set)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hormesis.patterns.bulkhead import Bulkhead
+from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.part import Part
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.units import format_seconds, seconds
 
-__all__ = ["WorstCase", "explain", "first", "worst_case"]
+if TYPE_CHECKING:
+    from hormesis.policy.policy import Policy
+
+__all__ = ["Amplification", "WorstCase", "amplification", "chains", "explain", "first", "worst_case"]
 
 PartOf = TypeVar("PartOf", bound=Part)
 Layers = Sequence[Sequence[Part]]
@@ -40,11 +44,17 @@ def worst_case(layers: Layers) -> WorstCase:
     longest, unbounded, attempts = math.inf, math.inf, 1
     for layer in reversed(layers):
         timeout, retry = first(layer, Timeout), first(layer, Retry)
-        deadline, bulkhead = first(layer, Deadline), first(layer, Bulkhead)
+        deadline, bulkhead, hedge = first(layer, Deadline), first(layer, Bulkhead), first(layer, Hedge)
         if timeout is not None:
             longest, unbounded = min(longest, seconds(timeout.limit)), min(unbounded, seconds(timeout.limit))
         if bulkhead is not None and bulkhead.max_queued:
             longest, unbounded = longest + seconds(bulkhead.max_wait), unbounded + seconds(bulkhead.max_wait)
+        if hedge is not None:
+            # Each rival begins a delay after the one before, and may use its whole time; a delay that follows a
+            # quantile is not above the timeout.
+            wait = unbounded if hedge.delay is None else seconds(hedge.delay)
+            longest, unbounded = longest + wait * hedge.max_hedges, unbounded + wait * hedge.max_hedges
+            attempts *= 1 + hedge.max_hedges
         if retry is not None:
             delays = retry.longest_delays()
             longest, unbounded = longest * retry.attempts + delays, unbounded * retry.attempts + delays
@@ -59,18 +69,74 @@ def first(parts: Iterable[Part], kind: type[PartOf]) -> PartOf | None:
     return next((part for part in parts if isinstance(part, kind)), None)
 
 
-def explain(name: str, layers: Layers) -> str:
+class Amplification(NamedTuple):
+    """How much traffic a full outage of the innermost dependency makes out of one call.
+
+    Args:
+        path: The names of the policies, from the outside in.
+        attempts: What retries and hedges allow, call by call.
+        with_budgets: What is left of that over time, where budgets bound it.
+    """
+
+    path: tuple[str, ...]
+    attempts: int
+    with_budgets: float
+
+
+def amplification(policies: Sequence[Policy]) -> Amplification:
+    """Multiply the attempts along policies that are called inside each other.
+
+    Three attempts in each of three layers make 27 calls of one; with budgets of 20 % it is 1.73.
+
+    >>> from hormesis.patterns.retry import Retry
+    >>> from hormesis.policy.policy import Policy
+    >>> inner = Policy(Retry(on="transient"), name="inner")
+    >>> found = amplification([Policy(Retry(on="transient"), name="outer"), inner])
+    >>> found.attempts, round(found.with_budgets, 2)
+    (9, 1.44)
+    """
+    attempts, with_budgets = 1, 1.0
+    for policy in policies:
+        for layer in policy.layers:
+            retry, hedge = first(layer, Retry), first(layer, Hedge)
+            if retry is not None:
+                attempts *= retry.attempts
+                with_budgets *= min(retry.attempts, retry.attempts if retry.budget is None else 1 + retry.budget)
+            if hedge is not None:
+                attempts *= 1 + hedge.max_hedges
+                with_budgets *= 1 + (hedge.max_hedges if hedge.budget is None else hedge.budget)
+    return Amplification(tuple(policy.name for policy in policies), attempts, with_budgets)
+
+
+def chains(policy: Policy) -> Iterator[tuple[Policy, ...]]:
+    """Every way from a policy through those that it says it calls, down to one that calls no other."""
+    if not policy.calls:
+        yield (policy,)
+    for called in policy.calls:
+        for chain in chains(called):
+            yield (policy, *chain)
+
+
+def explain(policy: Policy) -> str:
     """Write a policy for people."""
-    parts = [part for layer in layers for part in layer]
+    parts = policy.parts
     if not parts:
-        return f"policy {name!r} has no parts: it calls the function as it is"
-    lines = [f"policy {name!r}, from the outside in:"]
+        return f"policy {policy.name!r} has no parts: it calls the function as it is"
+    shadow = " (a shadow: it watches, and does none of this)" if policy.shadow else ""
+    lines = [f"policy {policy.name!r}, from the outside in{shadow}:"]
     for number, part in enumerate(parts, 1):
         lines.append(f"  {number}. {part.slot.key.replace('_', ' ')}: {part.describe()}")
         lines += textwrap.wrap(part.slot.reason, 100, initial_indent="       ", subsequent_indent="       ")
     lines.append(f"  {len(parts) + 1}. the function")
-    cost = worst_case(layers)
+    cost = worst_case(policy.layers)
     lines.append(f"worst case: {_time(cost)}; {cost.attempts} attempt{'s' * (cost.attempts > 1)} a call")
+    if policy.calls:
+        for chain in chains(policy):
+            found = amplification(chain)
+            lines.append(
+                f"in an outage at the end of {' > '.join(found.path)}: up to {found.attempts} attempts for one call, "
+                f"{found.with_budgets:.3g} over time with the budgets"
+            )
     return "\n".join(lines)
 
 

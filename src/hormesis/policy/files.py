@@ -7,15 +7,19 @@
     bulkhead = { max_concurrent = 20, max_queued = 40 }
     timeout = "500ms"
 
-Each key of a policy is a part; a value that is no table stands for the part's one obvious setting. The part classes are
-read as they are, so a setting added to a class is a setting of the file. Rooms further up register tables of their own
-beside `[policy]`.
+Each key of a policy is a part, or one of `order`, `shadow`, `calls` and `expects`, as `Policy` takes them. A value that
+is no table stands for the part's one obvious setting. The part classes are read as they are, so a setting added to a
+class is a setting of the file. Rooms further up register tables of their own beside `[policy]`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +27,68 @@ from hormesis import tables
 from hormesis.errors import ConfigurationError
 from hormesis.patterns.bulkhead import Bulkhead
 from hormesis.patterns.circuit_breaker import CircuitBreaker
+from hormesis.patterns.degradation import DegradationSettings
 from hormesis.patterns.fallback import Fallback
-from hormesis.patterns.part import Part
+from hormesis.patterns.hedge import Hedge
+from hormesis.patterns.part import Part, flag
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline, Timeout
+from hormesis.policy.expected import Expected
 from hormesis.policy.policy import Order, Policy
 from hormesis.policy.registry import Registry
+from hormesis.units import seconds
 
 __all__ = ["Policies", "load", "register_section", "schema"]
 
 _PARTS: dict[str, type[Any]] = {
-    cls.slot.key: cls for cls in (Deadline, Fallback, Retry, CircuitBreaker, Bulkhead, Timeout)
+    cls.slot.key: cls for cls in (Deadline, Fallback, Retry, Hedge, CircuitBreaker, Bulkhead, Timeout)
 }
-_ONE_OBVIOUS = {"deadline": "limit", "timeout": "limit", "bulkhead": "max_concurrent"}
+_ONE_OBVIOUS = {"deadline": "limit", "hedge": "delay", "timeout": "limit", "bulkhead": "max_concurrent"}
 """The setting that a plain value stands for."""
 
 _ORDERS: tuple[Order, ...] = ("standard", "as given")
+_NOT_PARTS = ("order", "shadow", "calls", "expects")
+"""The keys of a policy that are no parts."""
 
-_sections: dict[str, Callable[[object, str], object]] = {}
+Read = Callable[[object, str], object]
+_sections: dict[str, tuple[Read, Callable[[], dict[str, Any]]]] = {}
 
 
-def register_section(name: str, read: Callable[[object, str], object]) -> None:
-    """Let policy files have a table beside `[policy]`; `read` takes its value and name, and returns what it means."""
-    _sections[name] = read
+def register_section(name: str, read: Read, schema: Callable[[], dict[str, Any]] = dict) -> None:
+    """Let policy files have a table beside `[policy]`.
+
+    Args:
+        name: What it is called.
+        read: Takes its value and name, and returns what it means.
+        schema: Makes its JSON Schema; by default one that accepts anything.
+    """
+    _sections[name] = (read, schema)
+
+
+register_section(
+    "degradation",
+    functools.partial(tables.read, DegradationSettings),
+    functools.partial(tables.schema, DegradationSettings),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Spec:
+    """One policy as it stands in a file."""
+
+    parts: tuple[Part, ...]
+    order: Order = "standard"
+    shadow: bool = False
+    calls: tuple[str, ...] = ()
+    expects: Expected | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Content:
+    """A whole file: its policies, those that are called first, and what its other tables mean."""
+
+    specs: Mapping[str, _Spec]
+    sections: Mapping[str, object]
 
 
 class Policies(Mapping[str, Policy]):
@@ -54,10 +97,13 @@ class Policies(Mapping[str, Policy]):
     `sections` holds what the file's other tables mean, by name.
     """
 
-    def __init__(self, path: Path, policies: Mapping[str, Policy], sections: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, content: _Content, registry: Registry) -> None:
         self.path = path
-        self._policies = dict(policies)
-        self.sections = dict(sections)
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._policies: dict[str, Policy] = {}
+        self.sections: dict[str, object] = {}
+        self._become(content)
 
     def __getitem__(self, name: str) -> Policy:
         """Return a policy.
@@ -80,6 +126,77 @@ class Policies(Mapping[str, Policy]):
     def __repr__(self) -> str:
         return f"<Policies of {self.path}: {', '.join(self)}>"
 
+    def reload(self) -> list[str]:
+        """Read the file again, and give the policies that are in use what it says now; their state is kept.
+
+        Policies are matched by name. A policy object that somebody holds, and a function that it decorates, go on with
+        the new settings from the next call on. One that the file no longer has goes on with the old ones.
+
+        Returns:
+            The names of the policies that are other or new now.
+
+        Raises:
+            ConfigurationError: As when it was loaded first; then nothing has changed.
+        """
+        content = _read(self.path)
+        with self._lock:
+            return self._become(content)
+
+    def reload_on_change(self, *, every: float | str = 1.0) -> Callable[[], None]:
+        """Look at the file from time to time, and reload it when it has changed; returns a function that stops that.
+
+        A daemon thread looks. A file that can't be meant is logged once, and the settings stay as they were.
+
+        Args:
+            every: How often it looks.
+        """
+        from hormesis.policy.watching import watch_file  # noqa: PLC0415  most files are read once
+
+        return watch_file(self.path, self.reload, seconds(every, "every"))
+
+    def _become(self, content: _Content) -> list[str]:
+        # Whatever can be wrong is found on policies of its own, before anything in use is touched.
+        self._made(content, Registry(), {})
+        changed = [name for name, spec in content.specs.items() if not self._is(name, spec)]
+        self._policies = self._made(content, self._registry, self._policies)
+        self.sections = dict(content.sections)
+        return changed
+
+    def _is(self, name: str, spec: _Spec) -> bool:
+        known = self._policies.get(name)
+        return known is not None and spec == _Spec(
+            _sorted(known.parts, spec.parts),
+            known.order,
+            known.shadow,
+            tuple(called.name for called in known.calls),
+            known.expects,
+        )
+
+    def _made(self, content: _Content, registry: Registry, known: Mapping[str, Policy]) -> dict[str, Policy]:
+        made: dict[str, Policy] = {}
+        for name in _called_first(content.specs):
+            spec = content.specs[name]
+            calls = [made[called] for called in spec.calls]
+            try:
+                policy = known.get(name)
+                if policy is None:
+                    policy = Policy(
+                        *spec.parts,
+                        name=name,
+                        order=spec.order,
+                        shadow=spec.shadow,
+                        calls=calls,
+                        expects=spec.expects,
+                        registry=registry,
+                    )
+                else:
+                    policy.take_over(spec.parts, spec.order, shadow=spec.shadow, calls=calls, expects=spec.expects)
+            except ConfigurationError as error:
+                message = f"{self.path}: policy.{name}: {error.message}"
+                raise ConfigurationError(message, f"policy.{name}") from None
+            made[name] = policy
+        return {name: made[name] for name in content.specs}
+
 
 def load(path: str | os.PathLike[str], *, registry: Registry | None = None) -> Policies:
     """Read policies from a TOML file.
@@ -94,42 +211,68 @@ def load(path: str | os.PathLike[str], *, registry: Registry | None = None) -> P
         MissingExtraError: The extra `files` is not installed.
     """
     path = Path(path)
+    return Policies(path, _read(path), registry if registry is not None else Registry())
+
+
+def _read(path: Path) -> _Content:
     data = tables.read_toml(path)
-    registry = registry if registry is not None else Registry()
     try:
         known = ("policy", *_sections)
         for name in data:
             if name not in known:
                 raise ConfigurationError.unknown("table", name, known, name)
-        policies = {
-            name: _policy(name, table, registry) for name, table in _table(data.get("policy", {}), "policy").items()
-        }
-        sections = {name: _sections[name](value, name) for name, value in data.items() if name != "policy"}
+        specs = {name: _spec(name, table) for name, table in _table(data.get("policy", {}), "policy").items()}
+        _called_first(specs)
+        sections = {name: _sections[name][0](value, name) for name, value in data.items() if name != "policy"}
     except ConfigurationError as error:
         raise tables.in_file(path, error) from None
-    if not policies and not sections:
+    if not specs and not sections:
         raise ConfigurationError(f"{path}: holds no policies; a policy is a table such as [policy.inventory]")
-    return Policies(path, policies, sections)
+    return _Content(specs, sections)
 
 
-def _policy(name: str, table: object, registry: Registry) -> Policy:
+def _spec(name: str, table: object) -> _Spec:
     key = f"policy.{name}"
     parts: list[Part] = []
-    order: Order = "standard"
+    others: dict[str, Any] = {}
     for part_key, value in _table(table, key).items():
         if part_key == "order":
             if value not in _ORDERS:
                 raise ConfigurationError.bad_value(f"{key}.order", value, " or ".join(map(repr, _ORDERS)))
-            order = value
+            others["order"] = value
+        elif part_key == "shadow":
+            others["shadow"] = flag(f"{key}.shadow", value)
+        elif part_key == "calls":
+            if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                raise ConfigurationError.bad_value(f"{key}.calls", value, "a list of names of policies of this file")
+            others["calls"] = tuple(value)
+        elif part_key == "expects":
+            others["expects"] = tables.read(Expected, value, f"{key}.expects")
         elif part_key in _PARTS:
             parts.append(_part(part_key, value, f"{key}.{part_key}"))
         else:
-            unknown = ConfigurationError.unknown("part", part_key, (*_PARTS, "order"))
+            unknown = ConfigurationError.unknown("part", part_key, (*_PARTS, *_NOT_PARTS))
             raise ConfigurationError(f"{key}: {unknown.message}", f"{key}.{part_key}")
+    return _Spec(tuple(parts), **others)
+
+
+def _called_first(specs: Mapping[str, _Spec]) -> list[str]:
+    """The names of policies, each after those that it calls."""
+    for name, spec in specs.items():
+        for called in spec.calls:
+            if called not in specs:
+                unknown = ConfigurationError.unknown("policy", called, specs)
+                raise ConfigurationError(f"policy.{name}.calls: {unknown.message}", f"policy.{name}.calls")
     try:
-        return Policy(*parts, name=name, order=order, registry=registry)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{key}: {error.message}", key) from None
+        return list(TopologicalSorter({name: spec.calls for name, spec in specs.items()}).static_order())
+    except CycleError as error:
+        circle = " > ".join(reversed(error.args[1]))
+        raise ConfigurationError(f"policies call each other in a circle: {circle}", "policy") from None
+
+
+def _sorted(parts: Sequence[Part], like: Sequence[Part]) -> tuple[Part, ...]:
+    """Parts in the order in which a file names them; a policy sorts them."""
+    return tuple(sorted(parts, key=lambda part: like.index(part) if part in like else len(like)))
 
 
 def _part(part_key: str, value: object, key: str) -> Part:
@@ -156,14 +299,20 @@ def schema() -> dict[str, Any]:
         obvious = _ONE_OBVIOUS.get(key)
         parts[key] = {"anyOf": [table["properties"][obvious], table]} if obvious else table
     order = {"enum": list(_ORDERS), "default": _ORDERS[0]}
-    policy = {"type": "object", "properties": {**parts, "order": order}, "additionalProperties": False}
+    others = {
+        "order": order,
+        "shadow": {"type": "boolean", "default": False},
+        "calls": {"type": "array", "items": {"type": "string"}},
+        "expects": tables.schema(Expected),
+    }
+    policy = {"type": "object", "properties": {**parts, **others}, "additionalProperties": False}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Hormesis policies",
         "type": "object",
         "properties": {
             "policy": {"type": "object", "additionalProperties": policy},
-            **{name: {} for name in _sections},
+            **{name: schema_of() for name, (_, schema_of) in _sections.items()},
         },
         "additionalProperties": False,
     }

@@ -4,6 +4,8 @@ Two phases. First every part is asked; if any refuses outright, the attempt is r
 permits that were taken on the way are put back without a trace. If a part could admit after a wait, the caller stands
 in that part's queue, holding nothing else, and then, on a fresh reading of the clock, takes all permits or none. So an
 open breaker spends no tokens, and no probe expires in a queue.
+
+Where a part has an instance for each key, a gate holds the instances of one call.
 """
 
 from __future__ import annotations
@@ -12,13 +14,29 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from hormesis.core.admission import Admission, Permit, Queueing, Refusal, Transition
 from hormesis.outcome import Ending
 from hormesis.patterns.part import AdmissionPart
 
-__all__ = ["Gate", "Obstacle"]
+__all__ = ["Entry", "Gate", "News", "Obstacle"]
+
+
+class Entry(NamedTuple):
+    """One part of a gate: its settings, the machine that decides, and whose instance that is."""
+
+    part: AdmissionPart
+    machine: Admission
+    key: str = ""
+
+
+class News(NamedTuple):
+    """A change of state that nobody has published yet."""
+
+    part: str
+    key: str
+    change: Transition
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,63 +48,71 @@ class Obstacle:
 
 
 class Gate:
-    """The admission parts of one layer of a policy, in their order.
+    """The admission parts of one layer of a policy, in their order."""
 
-    The journey itself asks each of `acquire` in turn and, after a success, calls `succeed` with the permits from the
-    last to the first; everything that is not the common case goes through the methods.
+    __slots__ = ("entries",)
 
-    Args:
-        parts: Settings, with the machine of each.
-    """
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
 
-    __slots__ = ("_machines", "acquire", "outboxes", "parts", "succeed", "timed")
-
-    def __init__(self, parts: Sequence[tuple[AdmissionPart, Admission]]) -> None:
-        self.parts = tuple(part for part, _ in parts)
-        self._machines = tuple(machine for _, machine in parts)
-        # Bound once, for the journey: looking methods up for every call would cost as much as the machines' own work.
-        self.acquire = tuple(machine.acquire for machine in self._machines)
-        self.succeed = tuple(machine.succeed for machine in reversed(self._machines))
-        self.outboxes = tuple((part, machine.outbox) for part, machine in parts if machine.outbox is not None)
-        self.timed = any(machine.timed for machine in self._machines)
-
-    def back_out(self, permits: Sequence[Permit], refusal: Refusal) -> Obstacle:
-        """Put back the permits that were taken before a part refused."""
-        for machine, permit in zip(self._machines, permits, strict=False):
-            machine.put_back(permit)
-        return Obstacle(len(permits), refusal)
-
-    def take_around(self, index: int, held: Permit, now: float) -> list[Permit] | Obstacle:
-        """Take every permit, with one in hand already after a wait; when a part refuses, all are put back."""
+    def enter(self, now: float) -> list[Permit] | Obstacle:
+        """Take every permit; when a part refuses, all are put back."""
         permits: list[Permit] = []
-        for at, machine in enumerate(self._machines):
-            permit = held if at == index else machine.acquire(now)
+        for _, machine, _ in self.entries:
+            permit = machine.acquire(now)
             if isinstance(permit, Refusal):
-                if at < index:
-                    self._machines[index].put_back(held)
-                return self.back_out(permits, permit)
+                return self._back_out(permits, permit)
             permits.append(permit)
         return permits
 
+    def enter_with(self, index: int, held: Permit, now: float) -> list[Permit] | Obstacle:
+        """Take every permit, with one in hand already after a wait; when a part refuses, all are put back."""
+        permits: list[Permit] = []
+        for at, (_, machine, _) in enumerate(self.entries):
+            permit = held if at == index else machine.acquire(now)
+            if isinstance(permit, Refusal):
+                if at < index:
+                    self.entries[index].machine.put_back(held)
+                return self._back_out(permits, permit)
+            permits.append(permit)
+        return permits
+
+    def _back_out(self, permits: Sequence[Permit], refusal: Refusal) -> Obstacle:
+        for (_, machine, _), permit in zip(self.entries, permits, strict=False):
+            machine.put_back(permit)
+        return Obstacle(len(permits), refusal)
+
     def queue(self, index: int) -> Queueing:
         """The queue of a part that refused waitably."""
-        return cast("Queueing", self._machines[index])
+        return cast("Queueing", self.entries[index].machine)
 
     def refused_outright(self, obstacle: Obstacle, now: float) -> Obstacle | None:
         """Return what no wait would help with: the obstacle itself, or another part that would refuse."""
         if not obstacle.refusal.waitable:
             return obstacle
-        for index, machine in enumerate(self._machines):
+        for index, (_, machine, _) in enumerate(self.entries):
             if index != obstacle.index:
                 refusal = machine.refusal(now)
                 if refusal is not None and not refusal.waitable:
                     return Obstacle(index, refusal)
         return None
 
-    def end(self, permits: Sequence[Permit], endings: Sequence[Ending], started: float, now: float) -> None:
+    def succeed(self, permits: Sequence[Permit], started: float, now: float) -> None:
+        """End every permit as success, the last one first."""
+        for (_, machine, _), permit in zip(reversed(self.entries), reversed(permits), strict=True):
+            machine.succeed(permit, started, now)
+
+    def end(
+        self,
+        permits: Sequence[Permit],
+        endings: Sequence[Ending],
+        started: float,
+        now: float,
+        retry_after: float | None = None,
+    ) -> None:
         """End every permit, each in its way."""
-        for machine, permit, ending in zip(self._machines, permits, endings, strict=True):
-            machine.end(permit, ending, started, now)
+        for (_, machine, _), permit, ending in zip(self.entries, permits, endings, strict=True):
+            machine.end(permit, ending, started, now, retry_after)
 
     def end_left_behind(
         self, permits: Sequence[Permit], endings: Sequence[Ending], started: float, now: float
@@ -97,7 +123,7 @@ class Gate:
             What ends the latter, to be called when the work has really ended.
         """
         later: list[Callable[[], None]] = []
-        for machine, permit, ending in zip(self._machines, permits, endings, strict=True):
+        for (_, machine, _), permit, ending in zip(self.entries, permits, endings, strict=True):
             end = functools.partial(machine.end, permit, ending, started, now)
             if machine.holds_place:
                 later.append(end)
@@ -105,11 +131,13 @@ class Gate:
                 end()
         return later
 
-    def news(self) -> list[tuple[str, Transition]]:
-        """Take the changes of state out of the outboxes, with the key of the part that changed."""
+    def news(self) -> list[News]:
+        """Take the changes of state out of the outboxes."""
         news = []
-        for part, outbox in self.outboxes:
-            with contextlib.suppress(IndexError):  # another thread may take the last one between a look and a pop
-                while True:
-                    news.append((part.slot.key, outbox.pop(0)))
+        for part, machine, key in self.entries:
+            outbox = machine.outbox
+            if outbox:
+                with contextlib.suppress(IndexError):  # another thread may take the last one between a look and a pop
+                    while True:
+                        news.append(News(part.slot.key, key, outbox.pop(0)))
         return news

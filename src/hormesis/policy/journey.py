@@ -1,17 +1,21 @@
 """The journey of a call, once for each colour.
 
-    deadline → fallback → retry → each attempt: admission (breaker, bulkhead) → timeout → the function
+    deadline → answer (cache, fallback) → retry → hedge
+        → each attempt: admission (breaker, bulkhead) → timeout → function
 
-`Layer.run` and `Layer.run_async` are that line in code; read either from top to bottom. Both lean on the same machines
-and on the same helpers; what differs is how one waits. What is not in a policy costs one test for None.
+`_answer`, `_attempts` and `_attempt` are that line in code, and so are their asynchronous twins; both lean on the same
+machines and on the same helpers, and what differs is how one waits.
+
+Most calls need none of it and take the express lane (`hormesis.policy.express`). What is not plain comes here: from the
+start, or after a first attempt that has failed.
 
 A policy in the standard order is one layer. A policy in an order of its own is a chain of layers, each of them in the
 standard order, and `inner` is the next.
 
-Endings: an attempt that returns is a success for every part. One that raises is what each part makes of the
-exception. One that is cancelled (any `BaseException` that is no `Exception`) is cancelled for all: cancelled is not
-failed. Between an attempt's permits and their ending nothing can be lost, since nothing there awaits. An attempt for
-which no thread came free in time was never made, and is ignored.
+Endings: an attempt that returns is a success for every part, unless a part's `on_result` calls the result a failure.
+One that raises is what each part makes of the exception. One that is cancelled (any `BaseException` that is no
+`Exception`) is cancelled for all: cancelled is not failed. Between an attempt's permits and their ending nothing can be
+lost, since nothing there awaits. An attempt for which no thread came free in time was never made, and is ignored.
 
 An attempt that the *deadline* cuts short, before its own timeout was over, had less time than it was promised: that
 speaks of the caller's patience, not of the dependency, and the breaker ignores it. Where no timeout is set, the
@@ -23,414 +27,150 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import types
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
-from hormesis.clock import Clock, Random
-from hormesis.context import current_deadline
-from hormesis.core.admission import Permit, Refusal
-from hormesis.core.retry import RetryBudget
-from hormesis.core.slots import Slot
-from hormesis.errors import ConfigurationError, DeadlineExceeded, Rejected, TimedOut
-from hormesis.events import (
-    AttemptFailed,
-    EventBus,
-    FallbackAnswered,
-    FallbackFailed,
-    RetryScheduled,
-    RetryStopped,
-    RetrySucceeded,
-    TimeoutHit,
-)
-from hormesis.outcome import Ending, classify
-from hormesis.patterns.fallback import Fallback
-from hormesis.patterns.retry import Retry
-from hormesis.patterns.timeout import Deadline, Timeout
-from hormesis.policy.entrance import Entrance
-from hormesis.policy.gate import Gate
+from hormesis.errors import ConfigurationError, TimedOut
+from hormesis.outcome import UnwantedResult
+from hormesis.patterns.part import is_async
+from hormesis.policy.call import Call, Opened
+from hormesis.policy.gate import Obstacle
+from hormesis.policy.ground import Ground
 from hormesis.policy.scope import DeadlineScope, time_left
-from hormesis.policy.telling import Teller
-from hormesis.policy.threads import LeftBehind, Threads
-from hormesis.units import seconds
+from hormesis.policy.threads import LeftBehind
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from hormesis.policy.watchdog import Watchdog
+    from hormesis.patterns.fallback import Fallback
+    from hormesis.policy.processes import Processes
+    from hormesis.policy.threads import Threads
 
 __all__ = ["Layer"]
 
 
-class Layer:
-    """Parts of a policy that stand in the standard order, ready to run.
+class Layer(Ground):
+    """Parts of a policy that stand in the standard order, ready to run."""
 
-    Args:
-        policy: The policy's name.
-        deadline, fallback, retry, timeout: Settings, or None.
-        budget: The retry budget, or None.
-        gate: The admission parts; it may hold none.
-        inner: The layer that is called in place of the function, or None.
-        clock, random, bus: What the world hands in.
-    """
-
-    __slots__ = (
-        "_acquire",
-        "_limit",
-        "_now",
-        "_outboxes",
-        "_succeed",
-        "_timed",
-        "_watchdogs",
-        "budget",
-        "clock",
-        "deadline",
-        "entrance",
-        "fallback",
-        "gate",
-        "inner",
-        "policy",
-        "random",
-        "reserve",
-        "retry",
-        "teller",
-        "threads",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        policy: str,
-        *,
-        deadline: Deadline | None,
-        fallback: Fallback | None,
-        retry: Retry | None,
-        budget: RetryBudget | None,
-        gate: Gate,
-        timeout: Timeout | None,
-        inner: Layer | None,
-        clock: Clock,
-        random: Random,
-        bus: EventBus,
-    ) -> None:
-        self.policy = policy
-        self.deadline = deadline
-        self.reserve = _reserve(deadline, fallback)
-        self.fallback = fallback
-        self.retry = retry
-        self.budget = budget
-        self.gate = gate
-        self.timeout = timeout
-        self.threads = Threads(policy, timeout.threads) if timeout is not None and timeout.threads else None
-        self.inner = inner
-        self.clock = clock
-        self.random = random
-        self.teller = Teller(policy, clock, bus)
-        self.entrance = Entrance(policy, gate, clock, self.teller)
-        # What every call looks up, one step nearer.
-        self._limit = math.inf if timeout is None else seconds(timeout.limit)
-        self._now = clock.now
-        self._acquire = gate.acquire
-        self._succeed = gate.succeed
-        self._timed = gate.timed
-        self._outboxes = gate.outboxes
-        self._watchdogs: dict[asyncio.AbstractEventLoop, Watchdog] = {}
+    __slots__ = ()
 
     def run(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Call a synchronous function, in the calling thread unless the timeout has threads."""
-        target: Callable[..., Any] = function
-        target_args, target_kwargs = args, kwargs
-        if self.inner is not None:
-            target, target_args, target_kwargs = self.inner.run, (function, args, kwargs), _NOTHING
-        scope = None if self.deadline is None else self._open_deadline(self.deadline)
-        failed: Exception | None = None
-        attempt = 1
-        try:
-            if self.budget is not None:
-                self.budget.deposit()
-            while True:
-                try:
-                    started = self._now()
-                    permits: list[Permit] = []
-                    for acquire in self._acquire:
-                        permit = acquire(started)
-                        if type(permit) is Refusal:
-                            permits = self.entrance.wait(self.gate.back_out(permits, permit))
-                            started = self._now()
-                            break
-                        permits.append(permit)
-                    try:
-                        if self.timeout is None and scope is None:
-                            result = target(*target_args, **target_kwargs) if target_kwargs else target(*target_args)
-                        else:
-                            result = self._call_timed(target, target_args, target_kwargs)
-                        if result.__class__ is CoroutineType:
-                            _refuse_coroutine(result)
-                    except LeftBehind as left:
-                        raise self._end_left_behind(permits, left, started, attempt) from None
-                    except BaseException as error:
-                        self._end_badly(permits, error, started, attempt)
-                        raise
-                    ended = self._now() if self._timed else started
-                    for succeed in self._succeed:
-                        succeed(permits.pop(), started, ended)
-                    for _, outbox in self._outboxes:
-                        if outbox:
-                            self.teller.tell_news(self.gate)
-                except Exception as error:
-                    delay = self._delay_before_next(error, attempt)
-                    if delay is None:
-                        if failed is not None and isinstance(error, Rejected):
-                            raise self._refused_again(failed, error, attempt) from error
-                        raise
-                    failed = error
-                else:
-                    if attempt > 1:
-                        self.teller.tell(RetrySucceeded, Slot.RETRY.key, attempt=attempt)
-                    return result
-                self.clock.sleep(delay)
-                attempt += 1
-        except Exception as error:
-            if self.fallback is None or not self.fallback.answers(error):
-                raise
-            if scope is not None:
-                scope.use_reserve()
-            return self._answer_instead(self.fallback, error, args, kwargs)
-        finally:
-            failed = None  # or it would keep its own traceback alive, and this frame with it
-            if scope is not None:
-                scope.close()
+        """Call a synchronous function, in the calling thread unless the policy has workers."""
+        return self.travel(Call(function, args, kwargs, self.doors.gate(args, kwargs), self.now()))
 
     async def run_async(
         self, function: Callable[..., Awaitable[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Call an asynchronous function; the same journey, line by line."""
-        target: Callable[..., Any] = function
-        target_args, target_kwargs = args, kwargs
-        if self.inner is not None:
-            target, target_args, target_kwargs = self.inner.run_async, (function, args, kwargs), _NOTHING
-        scope = None if self.deadline is None else self._open_deadline(self.deadline)
-        failed: Exception | None = None
-        attempt = 1
+        """Call an asynchronous function."""
+        return await self.travel_async(Call(function, args, kwargs, self.doors.gate(args, kwargs), self.now()))
+
+    def open(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Opened[Any]:
+        """Call a synchronous function, and keep its permits until the caller says that it has ended."""
+        call = Call(function, args, kwargs, self.doors.gate(args, kwargs), self.now(), opens=True)
+        return self._opened(call, self.travel(call))
+
+    async def open_async(
+        self, function: Callable[..., Awaitable[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Opened[Any]:
+        """Call an asynchronous function, and keep its permits until the caller says that it has ended."""
+        call = Call(function, args, kwargs, self.doors.gate(args, kwargs), self.now(), opens=True)
+        return self._opened(call, await self.travel_async(call))
+
+    # The edge of the journey, ...
+
+    def travel(self, call: Call) -> Any:
+        """Make the whole journey, or go on with one whose first attempt has failed."""
         try:
-            if self.budget is not None:
-                self.budget.deposit()
-            while True:
-                try:
-                    started = self._now()
-                    permits: list[Permit] = []
-                    for acquire in self._acquire:
-                        permit = acquire(started)
-                        if type(permit) is Refusal:
-                            permits = await self.entrance.wait_async(self.gate.back_out(permits, permit))
-                            started = self._now()
-                            break
-                        permits.append(permit)
-                    try:
-                        if self.timeout is None and scope is None:
-                            result = await _awaitable(target(*target_args, **target_kwargs), target)
-                        else:
-                            result = await self._call_timed_async(target, target_args, target_kwargs)
-                    except BaseException as error:
-                        self._end_badly(permits, error, started, attempt)
-                        raise
-                    ended = self._now() if self._timed else started
-                    for succeed in self._succeed:
-                        succeed(permits.pop(), started, ended)
-                    for _, outbox in self._outboxes:
-                        if outbox:
-                            self.teller.tell_news(self.gate)
-                except Exception as error:
-                    delay = self._delay_before_next(error, attempt)
-                    if delay is None:
-                        if failed is not None and isinstance(error, Rejected):
-                            raise self._refused_again(failed, error, attempt) from error
-                        raise
-                    failed = error
-                else:
-                    if attempt > 1:
-                        self.teller.tell(RetrySucceeded, Slot.RETRY.key, attempt=attempt)
-                    return result
-                await self.clock.sleep_async(delay)
-                attempt += 1
-        except Exception as error:
-            if self.fallback is None or not self.fallback.answers(error):
+            result = self._answer(call)
+        except BaseException as raised:
+            if self._is_result(raised, call):
+                return raised.result
+            raise
+        self._tell_end(call, None)
+        return result
+
+    async def travel_async(self, call: Call) -> Any:
+        """Make the whole journey, or go on with one whose first attempt has failed."""
+        try:
+            result = await self._answer_async(call)
+        except BaseException as raised:
+            if self._is_result(raised, call):
+                return raised.result
+            raise
+        self._tell_end(call, None)
+        return result
+
+    def _is_result(self, error: BaseException, call: Call) -> TypeGuard[UnwantedResult]:
+        """Whether what ended the journey is a result that nobody wanted and nobody replaced: it is what there is."""
+        self._tell_end(call, error)
+        return self.outermost and isinstance(error, UnwantedResult)
+
+    # ... what the caller gets, ...
+
+    def _answer(self, call: Call) -> Any:
+        scope = None if self.deadline is None else self.open_deadline(self.deadline, call)
+        try:
+            if self.caching is None or call.opens:
+                return self._attempts(call)
+            ask = functools.partial(self._attempts, call)
+            result, call.source = self.caching.run(ask, call.args, call.kwargs, call.function)
+            return result  # noqa: TRY300  what follows is for failures
+        except Exception as failed:
+            if self.fallback is None or not self.fallback.answers(failed):
                 raise
             if scope is not None:
                 scope.use_reserve()
-            return await self._answer_instead_async(self.fallback, error, args, kwargs)
-        finally:
-            failed = None
-            if scope is not None:
-                scope.close()
-
-    def _open_deadline(self, deadline: Deadline) -> DeadlineScope:
-        """Set the deadline that attempts see: ours or the one that travels already, less what the answer needs."""
-        limit = seconds(deadline.limit)
-        outer = current_deadline.get()
-        if outer is not None:
-            limit = min(limit, outer.remaining())
-        if limit <= 0:
-            raise self._cut(0.0, by_deadline=True)
-        return DeadlineScope(self.policy, self.clock, limit, reserve=min(self.reserve, limit / 2))
-
-    def _limit_now(self) -> tuple[float, bool]:
-        """The seconds that an attempt has, and whether it is the deadline that bounds them."""
-        left = time_left()
-        if left <= 0:
-            raise self._cut(0.0, by_deadline=True)
-        return (left, True) if left < self._limit else (self._limit, False)
-
-    def _cut(self, limit: float, *, by_deadline: bool) -> TimedOut:
-        """Make the error of an attempt that was cut off after `limit` seconds, and tell of it."""
-        part = Slot.DEADLINE if by_deadline else Slot.TIMEOUT
-        self.teller.tell(TimeoutHit, part.key, limit=limit)
-        return DeadlineExceeded(self.policy, limit) if by_deadline else TimedOut(self.policy, limit)
-
-    def _call_timed(self, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        limit, by_deadline = self._limit_now()
-        scope = None if by_deadline else DeadlineScope(self.policy, self.clock, limit, error=TimedOut)
-        try:
-            if self.threads is None:
-                return target(*args, **kwargs)
-            return self.threads.run(target, args, kwargs, limit)
-        except LeftBehind as left:
-            if left.error is None:
-                left.error = self._cut(limit, by_deadline=by_deadline)
-            raise
+            return self._answer_instead(self.fallback, call, failed)
         finally:
             if scope is not None:
                 scope.close()
 
-    async def _call_timed_async(
-        self, target: Callable[..., Awaitable[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
-        import asyncio  # noqa: PLC0415  whoever is here has a loop; importing hormesis must not pay for it
-
-        limit, by_deadline = self._limit_now()
-        if not by_deadline:
-            return await self._call_watched(target, args, kwargs)
-        timer = asyncio.timeout(limit)
+    async def _answer_async(self, call: Call) -> Any:
+        scope = None if self.deadline is None else self.open_deadline(self.deadline, call)
         try:
-            async with timer:
-                return await _awaitable(target(*args, **kwargs), target)
-        except TimeoutError:
-            if not timer.expired():
-                raise  # the function's own
-            raise self._cut(limit, by_deadline=True) from None
-
-    async def _call_watched(
-        self, target: Callable[..., Awaitable[Any]], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """Call under the timeout, which is the same for every attempt."""
-        from asyncio import CancelledError, get_running_loop  # noqa: PLC0415
-
-        loop = get_running_loop()
-        watchdog = self._watchdogs.get(loop) or self._new_watchdog(loop)
-        attempt = watchdog.begin()
-        token = current_deadline.set(attempt)
-        ours = False
-        try:
-            return await _awaitable(target(*args, **kwargs), target)
-        except CancelledError:
-            ours = attempt.expired
-            if ours and attempt.took_back():
-                raise self._cut(self._limit, by_deadline=False) from None
-            raise
+            if self.caching is None or call.opens:
+                return await self._attempts_async(call)
+            ask = functools.partial(self._attempts_async, call)
+            result, call.source = await self.caching.run_async(ask, call.args, call.kwargs, call.function)
+            return result  # noqa: TRY300
+        except Exception as failed:
+            if self.fallback is None or not self.fallback.answers(failed):
+                raise
+            if scope is not None:
+                scope.use_reserve()
+            return await self._answer_instead_async(self.fallback, call, failed)
         finally:
-            current_deadline.reset(token)
-            watchdog.end(attempt)
-            if attempt.expired and not ours:
-                attempt.took_back()  # it ended by itself in the moment in which its time was over
+            if scope is not None:
+                scope.close()
 
-    def _new_watchdog(self, loop: asyncio.AbstractEventLoop) -> Watchdog:
-        from hormesis.policy.watchdog import Watchdog  # noqa: PLC0415  it needs asyncio
-
-        for old in [old for old in self._watchdogs if old.is_closed()]:
-            del self._watchdogs[old]
-        return self._watchdogs.setdefault(loop, Watchdog(self.policy, self.clock, self._limit, loop))
-
-    def _end_badly(self, permits: Sequence[Permit], error: BaseException, started: float, attempt: int) -> None:
-        self.gate.end(permits, self._endings(error), started, self._now())
-        self._tell_failure(error, attempt)
-        self.teller.tell_news(self.gate)
-
-    def _end_left_behind(
-        self, permits: Sequence[Permit], left: LeftBehind, started: float, attempt: int
-    ) -> BaseException:
-        """End what can be ended of an attempt whose thread goes on; returns the error for the caller."""
-        error = left.error or TimeoutError()
-        endings = self._endings(error) if left.begun else [Ending.IGNORED] * len(permits)
-        later = self.gate.end_left_behind(permits, endings, started, self._now())
-        left.when_ended(functools.partial(_all, later))
-        self._tell_failure(error, attempt)
-        self.teller.tell_news(self.gate)
-        return error
-
-    def _endings(self, error: BaseException) -> list[Ending]:
-        """What each part makes of an exception."""
-        if (
-            isinstance(error, DeadlineExceeded)
-            and error.policy == self.policy
-            and (self.timeout is not None or error.limit <= 0)
-        ):
-            return [Ending.IGNORED] * len(self.gate.parts)
-        return [part.ending(error) for part in self.gate.parts]
-
-    def _tell_failure(self, error: BaseException, attempt: int) -> None:
-        if self.teller.listening and isinstance(error, Exception) and not isinstance(error, Rejected):
-            kind, name = classify(error).value, type(error).__name__
-            self.teller.tell(AttemptFailed, "function", attempt=attempt, kind=kind, error=name)
-
-    def _delay_before_next(self, error: Exception, attempt: int) -> float | None:
-        """Return the back-off before another attempt, or None when there is to be none."""
-        retry = self.retry
-        if retry is None or not retry.wants(error):
-            return None
-        delay = retry.delay_after(attempt, self.random)
-        if attempt >= retry.attempts:
-            reason = "no attempts left"
-        elif delay >= time_left():
-            reason = "no time left"
-        elif self.budget is not None and not self.budget.withdraw():
-            reason = "no budget left"
-        else:
-            self.teller.tell(RetryScheduled, Slot.RETRY.key, attempt=attempt, delay=delay)
-            return delay
-        if retry.attempts > 1:
-            self._give_up(error, attempt, reason)
-        return None
-
-    def _refused_again(self, failed: Exception, rejection: Rejected, attempt: int) -> Exception:
-        """A retry that is refused ends the retries; the caller gets what the dependency said last."""
-        self._give_up(failed, attempt - 1, f"the next was refused ({rejection.reason})")
-        return failed
-
-    def _give_up(self, error: Exception, attempt: int, reason: str) -> None:
-        _note(error, f"hormesis: policy {self.policy!r} gave up after attempt {attempt}: {reason}")
-        self.teller.tell(RetryStopped, Slot.RETRY.key, attempt=attempt, reason=reason)
-
-    def _answer_instead(
-        self, fallback: Fallback, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def _answer_instead(self, fallback: Fallback, call: Call, error: Exception) -> Any:
+        if not fallback.has_answer:
+            raise error
         if fallback.function is None:
-            return self._answered(error, fallback.value)
+            _dispose(error)
+            return self._answered(call, error, fallback.value)
+        place = self._fallback_place(error)
         try:
-            answer = fallback.function(*args, **kwargs)
+            answer = fallback.function(*call.args, **call.kwargs)
         except Exception as second:
             self._tell_no_answer(error, second)
             raise error from error.__cause__
-        return self._answered(error, answer)
+        finally:
+            self._free_fallback_place(place)
+        _dispose(error)
+        return self._answered(call, error, answer)
 
-    async def _answer_instead_async(
-        self, fallback: Fallback, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
+    async def _answer_instead_async(self, fallback: Fallback, call: Call, error: Exception) -> Any:
+        if not fallback.has_answer:
+            raise error
         if fallback.function is None:
-            return self._answered(error, fallback.value)
+            await _dispose_async(error)
+            return self._answered(call, error, fallback.value)
         import asyncio  # noqa: PLC0415
 
+        place = self._fallback_place(error)
         try:
-            answer = fallback.function(*args, **kwargs)
+            answer = fallback.function(*call.args, **call.kwargs)
             if inspect.isawaitable(answer):
                 left = time_left()
                 async with asyncio.timeout(None if left == math.inf else left):
@@ -438,42 +178,207 @@ class Layer:
         except Exception as second:
             self._tell_no_answer(error, second)
             raise error from error.__cause__
-        return self._answered(error, answer)
+        finally:
+            self._free_fallback_place(place)
+        await _dispose_async(error)
+        return self._answered(call, error, answer)
 
-    def _answered(self, error: Exception, answer: Any) -> Any:
-        if self.teller.listening:
-            self.teller.tell(FallbackAnswered, Slot.FALLBACK.key, kind=classify(error).value)
-        return answer
+    # ... how often, ...
 
-    def _tell_no_answer(self, error: Exception, second: Exception) -> None:
-        _note(error, f"hormesis: the fallback of policy {self.policy!r} had no answer either: {second!r}")
-        if self.teller.listening:
-            kind, name = classify(error).value, type(second).__name__
-            self.teller.tell(FallbackFailed, Slot.FALLBACK.key, kind=kind, error=name)
+    def _attempts(self, call: Call) -> Any:
+        """Make attempts until one succeeds, or no other is to follow."""
+        error, call.failed = call.failed, None
+        if error is None:
+            self.deposit()
+        try:
+            while True:
+                if error is None:
+                    try:
+                        result = self._race(call)
+                    except Exception as failed:
+                        error = failed
+                    else:
+                        self.tell_success(call)
+                        return result
+                delay = self.delay_before_next(call, error)
+                if delay is None:
+                    raise self.last_error(call, error)
+                call.failed, error = error, None
+                _dispose(call.failed)
+                self.clock.sleep(delay)
+                call.attempt += 1
+        finally:
+            error = call.failed = None  # or they would keep their own tracebacks alive, and this frame with them
+
+    async def _attempts_async(self, call: Call) -> Any:
+        error, call.failed = call.failed, None
+        if error is None:
+            self.deposit()
+        try:
+            while True:
+                if error is None:
+                    try:
+                        result = await self._race_async(call)
+                    except Exception as failed:
+                        error = failed
+                    else:
+                        self.tell_success(call)
+                        return result
+                delay = self.delay_before_next(call, error)
+                if delay is None:
+                    raise self.last_error(call, error)
+                call.failed, error = error, None
+                await _dispose_async(call.failed)
+                await self.clock.sleep_async(delay)
+                call.attempt += 1
+        finally:
+            error = call.failed = None
+
+    def _race(self, call: Call) -> Any:
+        if self.hedging is None or call.opens:
+            return self._attempt(call)
+        return self.hedging.race(functools.partial(self._attempt, call))
+
+    async def _race_async(self, call: Call) -> Any:
+        if self.hedging is None or call.opens:
+            return await self._attempt_async(call)
+        return await self.hedging.race_async(functools.partial(self._attempt_async, call))
+
+    # ... and one attempt: admission, and the function within its time.
+
+    def _attempt(self, call: Call) -> Any:
+        started = self.now()
+        permits = call.gate.enter(started)
+        if isinstance(permits, Obstacle):
+            permits = self.entrance.wait(call.gate, permits)
+            started = self.now()
+        try:
+            result = self._perform(call)
+            if result.__class__ is CoroutineType:
+                refuse_coroutine(result)
+            if self.judges:
+                self.judge(result)
+        except LeftBehind as left:
+            raise self._end_left_behind(call, permits, left, started) from None
+        except BaseException as error:
+            self.end_badly(call, permits, error, started)
+            raise
+        self.end_well(call, permits, started)
+        return result
+
+    async def _attempt_async(self, call: Call) -> Any:
+        started = self.now()
+        permits = call.gate.enter(started)
+        if isinstance(permits, Obstacle):
+            permits = await self.entrance.wait_async(call.gate, permits)
+            started = self.now()
+        try:
+            result = await self._perform_async(call)
+            if self.judges:
+                self.judge(result)
+        except LeftBehind as left:
+            raise self._end_left_behind(call, permits, left, started) from None
+        except BaseException as error:
+            self.end_badly(call, permits, error, started)
+            raise
+        self.end_well(call, permits, started)
+        return result
+
+    def _perform(self, call: Call) -> Any:
+        """Call the function, or the layer further in, within the time of an attempt."""
+        limit, by_deadline = self.limit_now()
+        scope = None
+        if not by_deadline and limit < math.inf:
+            scope = DeadlineScope(self.policy, self.clock, self.now() + limit, limit, error=TimedOut)
+        try:
+            if self.inner is not None:
+                return self._further_in(self.inner, call)
+            if self.workers is not None:
+                return self.workers.run(call.function, call.args, call.kwargs, limit)
+            return call.function(*call.args, **call.kwargs)
+        except LeftBehind as left:
+            if left.error is None:
+                left.error = self.cut(limit, by_deadline=by_deadline)
+            raise
+        finally:
+            if scope is not None:
+                scope.close()
+
+    async def _perform_async(self, call: Call) -> Any:
+        limit, by_deadline = self.limit_now()
+        if self.workers is not None and self.inner is None and not is_async(call.function):
+            return await self._work_async(self.workers, call, limit, by_deadline=by_deadline)
+        if limit == math.inf:
+            return await self._start(call)
+        if by_deadline:
+            return await self._by_deadline(call, limit)
+        began = self.now()
+        scope = DeadlineScope(self.policy, self.clock, began + limit, limit, error=TimedOut)
+        try:
+            return await self._within(steps_of(self._start(call), call.function), began)
+        finally:
+            scope.close()
+
+    @types.coroutine
+    def _within(self, steps: Any, began: float) -> Generator[Any, Any, Any]:
+        """Run an attempt within its timeout; nothing is armed before it suspends."""
+        try:
+            waits_for = steps.send(None)
+        except StopIteration as done:
+            return done.value
+        return (yield from self.watchdog(self._limit, TimedOut).watched(steps, waits_for, began))
+
+    async def _by_deadline(self, call: Call, limit: float) -> Any:
+        """Run an attempt for what the deadline leaves of its time, which is different for each."""
+        import asyncio  # noqa: PLC0415  whoever is here has a loop; importing hormesis must not pay for it
+
+        timer = asyncio.timeout(limit)
+        try:
+            async with timer:
+                return await self._start(call)
+        except TimeoutError:
+            if not timer.expired():
+                raise  # the function's own
+            raise self.cut(limit, by_deadline=True) from None
+
+    async def _work_async(self, workers: Threads | Processes, call: Call, limit: float, *, by_deadline: bool) -> Any:
+        try:
+            return await workers.run_async(call.function, call.args, call.kwargs, limit)
+        except LeftBehind as left:
+            if left.error is None:
+                left.error = self.cut(limit, by_deadline=by_deadline)
+            raise
+
+    def _start(self, call: Call) -> Awaitable[Any]:
+        """Begin an attempt of an asynchronous call."""
+        if self.inner is not None:
+            return self._further_in_async(self.inner, call)
+        return _awaitable(call.function(*call.args, **call.kwargs), call.function)
+
+    def _further_in(self, inner: Layer, call: Call) -> Any:
+        if not call.opens:
+            return inner.run(call.function, call.args, call.kwargs)
+        call.inner = inner.open(call.function, call.args, call.kwargs)
+        return call.inner.value
+
+    async def _further_in_async(self, inner: Layer, call: Call) -> Any:
+        if not call.opens:
+            return await inner.run_async(call.function, call.args, call.kwargs)
+        call.inner = await inner.open_async(call.function, call.args, call.kwargs)
+        return call.inner.value
 
 
-_NOTHING: Mapping[str, Any] = {}
-_NOTES_MAX = 8
-"""An exception object that is raised again and again must not collect notes for ever."""
+def _dispose(error: Exception) -> None:
+    """Free what an unwanted result holds, now that another attempt takes its place."""
+    if isinstance(error, UnwantedResult) and error.dispose is not None:
+        error.dispose()
 
 
-def _reserve(deadline: Deadline | None, fallback: Fallback | None) -> float:
-    if deadline is None:
-        return 0.0
-    if deadline.reserve is not None:
-        return seconds(deadline.reserve, zero=True)
-    return seconds(deadline.limit) / 10 if fallback is not None and fallback.function is not None else 0.0
-
-
-def _note(error: Exception, text: str) -> None:
-    notes = getattr(error, "__notes__", ())
-    if len(notes) < _NOTES_MAX and text not in notes:
-        error.add_note(text)
-
-
-def _all(steps: Sequence[Callable[[], None]]) -> None:
-    for step in steps:
-        step()
+async def _dispose_async(error: Exception) -> None:
+    if isinstance(error, UnwantedResult) and error.dispose is not None:
+        disposed = error.dispose()
+        if inspect.isawaitable(disposed):
+            await disposed
 
 
 def _awaitable(answer: Any, function: Callable[..., Any]) -> Awaitable[Any]:
@@ -484,7 +389,14 @@ def _awaitable(answer: Any, function: Callable[..., Any]) -> Awaitable[Any]:
     raise ConfigurationError(f"{name} is synchronous, and was called as an asynchronous function: use call()")
 
 
-def _refuse_coroutine(result: CoroutineType[Any, Any, Any]) -> NoReturn:
+def steps_of(answer: Any, function: Callable[..., Any]) -> Any:
+    """What runs an awaitable that is no coroutine, step by step."""
+    from hormesis.policy.watchdog import steps_of  # noqa: PLC0415  it needs asyncio
+
+    return steps_of(_awaitable(answer, function))
+
+
+def refuse_coroutine(result: CoroutineType[Any, Any, Any]) -> NoReturn:
     result.close()
     raise ConfigurationError(
         f"{result.__qualname__} is asynchronous, and was called as a synchronous function: use acall(), or decorate it"

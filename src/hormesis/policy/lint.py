@@ -7,19 +7,22 @@ policy (parts that stand in the standard order), those of bounds at all of its p
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from hormesis.outcome import FailureKind
 from hormesis.patterns.bulkhead import Bulkhead
 from hormesis.patterns.circuit_breaker import CircuitBreaker
+from hormesis.patterns.fallback import Fallback
+from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.part import Part
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline, Timeout
-from hormesis.policy.explain import first
+from hormesis.policy.explain import amplification, chains, first, worst_case
 from hormesis.policy.policy import Policy
-from hormesis.units import format_seconds, seconds
+from hormesis.units import format_seconds, per_second, seconds
 
-__all__ = ["RULES", "Finding", "lint"]
+__all__ = ["RULES", "RULES_OF_POLICIES", "Finding", "lint"]
 
 Layer = Sequence[Part]
 
@@ -52,15 +55,85 @@ def lint(policy: Policy) -> list[Finding]:
         for parts in ([policy.parts] if name in _OF_THE_WHOLE else policy.layers)
         for message in rule(parts)
     ]
-    retries = sum(first(layer, Retry) is not None for layer in policy.layers)
-    if retries > 1:
-        attempts = " x ".join(str(retry.attempts) for layer in policy.layers if (retry := first(layer, Retry)))
-        found.append(
-            Finding(
-                policy.name, "retry-in-retry", f"a retry inside a retry makes {attempts} attempts; keep the outer one"
-            )
-        )
+    found += [
+        Finding(policy.name, name, message) for name, rule in RULES_OF_POLICIES.items() for message in rule(policy)
+    ]
     return found
+
+
+def _retry_in_retry(policy: Policy) -> Iterator[str]:
+    for chain in chains(policy):
+        retries = [
+            (each.name, retry)
+            for each in chain
+            for layer in each.layers
+            if (retry := first(layer, Retry)) is not None and retry.attempts > 1
+        ]
+        if len(retries) > 1:
+            attempts = " x ".join(str(retry.attempts) for _, retry in retries)
+            names = " > ".join(dict.fromkeys(name for name, _ in retries))
+            worst = amplification(chain)
+            yield (
+                f"a retry inside a retry ({names}) makes {attempts} attempts ({worst.with_budgets:.3g} over time with "
+                "the budgets); keep the one nearest to the user, or the one nearest to the dependency"
+            )
+
+
+def _called_takes_longer(policy: Policy) -> Iterator[str]:
+    deadline = policy.part(Deadline)
+    if deadline is None:
+        return
+    for called in policy.calls:
+        inner = worst_case(called.layers).seconds
+        if inner > seconds(deadline.limit):
+            time = "without bound" if inner == math.inf else f"for {format_seconds(inner)}"
+            yield (
+                f"{called.name!r} further in may go on {time} after its caller's deadline of {_s(deadline.limit)} is "
+                "over, unless the deadline travels to it; give it a shorter one of its own"
+            )
+
+
+def _fallback_on_itself(policy: Policy) -> Iterator[str]:
+    fallback = policy.part(Fallback)
+    protected_by = getattr(fallback and fallback.function, "__hormesis_policy__", None)
+    if protected_by is not None and protected_by.name == policy.name:
+        yield (
+            "the fallback calls the dependency that has just failed, under the same policy; answer from elsewhere (a "
+            "cache, a value, another service)"
+        )
+
+
+def _bulkhead_too_small(policy: Policy) -> Iterator[str]:
+    bulkhead, expected = policy.part(Bulkhead), policy.expects
+    if bulkhead is None or expected is None:
+        return
+    if bulkhead.max_concurrent < expected.concurrency:
+        yield (
+            f"{per_second(expected.rate):g} calls a second of {_s(expected.latency)} are {expected.concurrency:g} at a "
+            f"time, and the bulkhead lets {bulkhead.max_concurrent} in: it refuses in calm times; make it larger"
+        )
+
+
+def _timeout_too_short(policy: Policy) -> Iterator[str]:
+    timeout, expected = policy.part(Timeout), policy.expects
+    if timeout is not None and expected is not None and seconds(timeout.limit) <= seconds(expected.latency):
+        yield (
+            f"the timeout of {_s(timeout.limit)} cuts off calls that take the {_s(expected.latency)} that are expected "
+            "in calm times; make it longer"
+        )
+
+
+def _breaker_never_trips(policy: Policy) -> Iterator[str]:
+    breaker, expected = policy.part(CircuitBreaker), policy.expects
+    if breaker is None or expected is None or not isinstance(breaker.window, str):
+        return
+    calls = per_second(expected.rate) * seconds(breaker.window)
+    quick = breaker.consecutive is not None or (breaker.quiet is not None and breaker.quiet < breaker.minimum_calls)
+    if calls < breaker.minimum_calls and not quick:
+        yield (
+            f"the breaker can never trip: {per_second(expected.rate):g} calls a second put {calls:g} into a window of "
+            f"{_s(breaker.window)}, and it wants {breaker.minimum_calls}; make the window longer, or set consecutive"
+        )
 
 
 def _timeout_beyond_deadline(layer: Layer) -> Iterator[str]:
@@ -143,6 +216,48 @@ def _breaker_below_bulkhead(layer: Layer) -> Iterator[str]:
         )
 
 
+def _breaker_ignores_all(layer: Layer) -> Iterator[str]:
+    breaker = first(layer, CircuitBreaker)
+    if breaker is not None and breaker.on_result is None and breaker.on == FailureKind.REJECTED.value:
+        yield (
+            f"the breaker can never trip: it counts failures of the kind {breaker.on!r} alone, and those are never the "
+            "dependency's; name others in its `on`"
+        )
+
+
+def _retry_of_unsafe_methods(layer: Layer) -> Iterator[str]:
+    retry = first(layer, Retry)
+    if retry is not None and retry.unsafe_methods:
+        yield (
+            "POST and PATCH are repeated without an idempotency key, so an order may be placed twice; send a key, and "
+            "leave unsafe_methods out"
+        )
+
+
+def _hedge_without_budget(layer: Layer) -> Iterator[str]:
+    hedge = first(layer, Hedge)
+    if hedge is not None and hedge.budget is None:
+        yield "a hedge without a budget doubles the load just when everything is slow; leave its budget on"
+
+
+def _hedge_beyond_timeout(layer: Layer) -> Iterator[str]:
+    hedge, timeout = first(layer, Hedge), first(layer, Timeout)
+    if hedge and timeout and hedge.delay is not None and seconds(hedge.delay) >= seconds(timeout.limit):
+        yield (
+            f"the hedge never begins: its delay of {_s(hedge.delay)} is not below the timeout of {_s(timeout.limit)}, "
+            "which ends the attempt first; make the delay shorter"
+        )
+
+
+def _workers_for_a_semaphore(layer: Layer) -> Iterator[str]:
+    timeout, bulkhead = first(layer, Timeout), first(layer, Bulkhead)
+    if timeout and bulkhead and timeout.threads and bulkhead.workers:
+        yield (
+            f"the bulkhead has workers of its own, so the timeout's {timeout.threads} threads are never used; take "
+            "threads out of the timeout"
+        )
+
+
 def _s(value: float | str) -> str:
     return format_seconds(seconds(value))
 
@@ -157,8 +272,23 @@ RULES: dict[str, Callable[[Layer], Iterator[str]]] = {
     "slow-after-beyond-timeout": _breaker_slow_after_beyond_timeout,
     "queue-beyond-deadline": _queue_beyond_deadline,
     "more-probes-than-places": _breaker_below_bulkhead,
+    "breaker-never-trips": _breaker_ignores_all,
+    "retry-of-unsafe-methods": _retry_of_unsafe_methods,
+    "hedge-without-budget": _hedge_without_budget,
+    "hedge-beyond-timeout": _hedge_beyond_timeout,
+    "threads-and-workers": _workers_for_a_semaphore,
 }
-"""Every rule by its name."""
+"""Every rule about parts by its name."""
+
+RULES_OF_POLICIES: dict[str, Callable[[Policy], Iterator[str]]] = {
+    "retry-in-retry": _retry_in_retry,
+    "called-takes-longer": _called_takes_longer,
+    "fallback-on-itself": _fallback_on_itself,
+    "bulkhead-too-small": _bulkhead_too_small,
+    "timeout-too-short": _timeout_too_short,
+    "breaker-never-trips": _breaker_never_trips,
+}
+"""Every rule about a whole policy, what it expects and what it calls, by its name."""
 
 _OF_THE_WHOLE = {"unbounded-call", "retry-without-timeout", "retry-without-bound"}
 """Rules that look at all parts of a policy at once."""

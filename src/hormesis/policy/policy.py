@@ -2,30 +2,48 @@
 
 A policy arranges its parts in the standard order of `hormesis.core.slots`, whatever order they are written in, and
 explains itself. Settings are values; the state is in a registry, so a policy that derives from another (`with_parts`)
-goes on with its state.
+goes on with its state, and one that gets other settings while it is in use (`reconfigure`) keeps it.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from hormesis.clock import MONOTONIC, Clock, Random, system_random
+from hormesis.core.bulkhead import BulkheadMachine
 from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError
-from hormesis.events import EventBus, bus
+from hormesis.events import EventBus, LeftWorkEnded, Reconfigured, WorkerReplaced, WorkLeftBehind, bus
+from hormesis.patterns.bulkhead import Bulkhead
+from hormesis.patterns.circuit_breaker import CircuitBreaker
 from hormesis.patterns.fallback import Fallback
-from hormesis.patterns.part import AdmissionPart, Part
+from hormesis.patterns.hedge import Hedge
+from hormesis.patterns.keys import key_of
+from hormesis.patterns.part import AdmissionPart, Part, flag, is_a, is_async
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline, Timeout
+from hormesis.policy.call import Opened
+from hormesis.policy.doors import Door, Doors
+from hormesis.policy.expected import Expected
 from hormesis.policy.explain import explain, first
-from hormesis.policy.gate import Gate
+from hormesis.policy.express import protect, protect_async
+from hormesis.policy.ground import Stations
 from hormesis.policy.journey import Layer
-from hormesis.policy.registry import Address, Registry
+from hormesis.policy.registry import Address, Adopting, Registry
+from hormesis.policy.telling import Teller
+from hormesis.policy.threads import Threads
+from hormesis.units import seconds
+
+if TYPE_CHECKING:
+    from hormesis.policy.block import Attempts
+    from hormesis.policy.control import BreakerControl
 
 __all__ = ["Order", "Policy"]
 
@@ -45,6 +63,10 @@ class Policy:
         name: What events, errors and the registry call it.
         order: `"standard"` arranges the parts itself; `"as given"` keeps their order, outermost first, and allows a
             part more than once, but refuses what can't work.
+        shadow: Whether it only watches: it decides and reports what it would do, and calls the function as it is.
+        calls: The policies that the function is protected by further in, here or in the service that it calls;
+            `explain()` and lint multiply attempts and compare deadlines along them.
+        expects: The traffic that the author expects, for lint to check the settings against.
         registry: Where the state lives. By default each policy has a registry of its own; policies that are given the
             same one and have the same name share their state.
         clock, random, events: Time, randomness and the event bus; for tests and simulations.
@@ -70,10 +92,13 @@ class Policy:
         "_random",
         "_registry",
         "_sync_problem",
-        "_top",
+        "calls",
+        "expects",
         "layers",
         "name",
         "order",
+        "shadow",
+        "top",
     )
 
     def __init__(
@@ -81,23 +106,25 @@ class Policy:
         *parts: Part,
         name: str = "policy",
         order: Order = "standard",
+        shadow: bool = False,
+        calls: Sequence[Policy] = (),
+        expects: Expected | None = None,
         registry: Registry | None = None,
         clock: Clock = MONOTONIC,
         random: Random | None = None,
         events: EventBus = bus,
     ) -> None:
-        for part in parts:
-            if isinstance(part, type) or not isinstance(part, Part):
-                raise ConfigurationError(
-                    f"{part!r} is no part of a policy; parts are such as Retry(...) or Timeout(...)"
-                )
+        _check_parts(parts)
         if order not in ("standard", "as given"):
             raise ConfigurationError.unknown("order", order, ("standard", "as given"))
         if not name or not isinstance(name, str):
             raise ConfigurationError.bad_value("name", name, "a non-empty string")
         self.name = name
         self.order: Order = order
-        self.layers = _one_layer(parts) if order == "standard" else _layers_as_given(parts)
+        self.shadow = flag("shadow", shadow)
+        self.calls = tuple(calls)
+        self.expects = expects
+        self.layers = _arranged(parts, order)
         self._registry = registry if registry is not None else Registry()
         self._clock = clock
         self._random = random if random is not None else system_random()
@@ -110,6 +137,11 @@ class Policy:
     def parts(self) -> tuple[Part, ...]:
         """The parts, from the outermost in."""
         return tuple(part for layer in self.layers for part in layer)
+
+    @property
+    def events(self) -> EventBus:
+        """Where its events are published."""
+        return self._bus
 
     def part(self, kind: type[PartOf]) -> PartOf | None:
         """Return the outermost part of a class, such as `Retry`, or None."""
@@ -126,11 +158,67 @@ class Policy:
         """
         if self._sync_problem is not None:
             raise ConfigurationError(self._sync_problem)
-        return cast("R", self._top.run(function, args, kwargs))
+        return cast("R", protect(self, function)(*args, **kwargs))
 
     async def acall(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call an asynchronous function under this policy; raises as `call` does."""
-        return cast("R", await self._top.run_async(function, args, kwargs))
+        return cast("R", await protect_async(self, function)(*args, **kwargs))
+
+    async def acall_in_worker(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a synchronous function in one of this policy's workers, while the event loop goes on.
+
+        Raises:
+            ConfigurationError: The policy has no workers, and the function would block the loop; or a process can't be
+                sent the function.
+            Exception: As `call` does.
+        """
+        if self.top.workers is None:
+            raise ConfigurationError(
+                f"policy {self.name!r} has no workers, so {_name(function)} would block the event loop; give its "
+                "bulkhead workers='threads' or 'processes'"
+            )
+        if is_async(function):
+            raise ConfigurationError(f"{_name(function)} is asynchronous, and needs no worker: use acall()")
+        return cast("R", await protect_async(self, cast("Any", function))(*args, **kwargs))
+
+    def open(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Opened[R]:
+        """Call a synchronous function whose work goes on when it has returned, such as one that opens a stream.
+
+        What is admitted stays admitted until the `Opened` ends. Raises as `call` does.
+
+        >>> from hormesis import Bulkhead, Policy
+        >>> lines = Policy(Bulkhead(1), name="lines")
+        >>> with lines.open(iter, ["a", "b"]) as opened:
+        ...     [line for line in opened.value]
+        ['a', 'b']
+        """
+        if self._sync_problem is not None:
+            raise ConfigurationError(self._sync_problem)
+        return self.top.open(function, args, kwargs)
+
+    async def aopen(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> Opened[R]:
+        """Call an asynchronous function whose work goes on when it has returned; otherwise as `open`."""
+        return await self.top.open_async(function, args, kwargs)
+
+    def attempts(self) -> Attempts:
+        """Return the attempts of this policy for a block of code, instead of a function.
+
+        Raises:
+            ConfigurationError: A part can't act on a block: a fallback has no place to put its answer, and a hedge or a
+                worker can't run a block that stands in somebody's function.
+
+        >>> from hormesis import Policy, Retry
+        >>> answers = iter([ConnectionRefusedError(), 3])
+        >>> for attempt in Policy(Retry(on="transient", delay=0)).attempts():
+        ...     with attempt:
+        ...         if isinstance(answer := next(answers), Exception):
+        ...             raise answer
+        >>> attempt.number, answer
+        (2, 3)
+        """
+        from hormesis.policy.block import Attempts  # noqa: PLC0415  most policies stand around functions
+
+        return Attempts(self.name, self.layers, self.top, self._sync_problem)
 
     def __call__(self, function: F) -> F:
         """Decorate a function; its type and signature are kept.
@@ -141,21 +229,24 @@ class Policy:
         """
         if not callable(function):
             raise ConfigurationError.bad_value("the decorated object", function, "a function")
-        if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
-            raise ConfigurationError(f"{_name(function)} is a generator; a policy protects calls with one answer")
-        if _is(inspect.iscoroutinefunction, function):
-
-            async def protected_async(*args: Any, **kwargs: Any) -> Any:
-                return await self._top.run_async(function, args, kwargs)
-
-            return cast("F", functools.update_wrapper(protected_async, function))
+        if is_a(inspect.isgeneratorfunction, function) or is_a(inspect.isasyncgenfunction, function):
+            raise ConfigurationError(
+                f"{_name(function)} is a generator; a policy protects calls with one answer, and streams with open()"
+            )
+        if is_async(function):
+            return cast("F", self._mark(protect_async(self, function)))
         if self._sync_problem is not None:
             raise ConfigurationError(f"{_name(function)} is synchronous: {self._sync_problem}")
+        if any(isinstance(part, Bulkhead) and part.workers == "processes" for part in self.parts):
+            from hormesis.policy.processes import check_function  # noqa: PLC0415  few policies have processes
 
-        def protected(*args: Any, **kwargs: Any) -> Any:
-            return self._top.run(function, args, kwargs)
+            check_function(function)
+        return cast("F", self._mark(protect(self, function)))
 
-        return cast("F", functools.update_wrapper(protected, function))
+    def _mark(self, function: Any) -> Any:
+        """Let lint see which policy protects a function."""
+        function.__hormesis_policy__ = self
+        return function
 
     def with_parts(self, *parts: Part) -> Policy:
         """Return a policy with these parts added, or put in the place of those of the same kind.
@@ -174,15 +265,118 @@ class Policy:
             *kept,
             *parts,
             name=self.name,
+            shadow=self.shadow,
+            calls=self.calls,
+            expects=self.expects,
             registry=self._registry,
             clock=self._clock,
             random=self._random,
             events=self._bus,
         )
 
+    def reconfigure(self, *parts: Part, shadow: bool | None = None) -> None:
+        """Give this policy other settings while it is in use; its state is kept.
+
+        The parts replace those of the same kind; others stay. Calls that are under way end as they began. A breaker
+        stays open, a bulkhead keeps count of who is inside, a budget keeps its stock.
+
+        Args:
+            *parts: The new settings.
+            shadow: Whether it only watches from now on; None leaves that as it is.
+
+        Raises:
+            ConfigurationError: As when a policy is made; then nothing has changed.
+
+        >>> from hormesis import Bulkhead, Policy
+        >>> policy = Policy(Bulkhead(5), name="stock")
+        >>> policy.reconfigure(Bulkhead(50))
+        >>> policy.snapshot()["parts"]["bulkhead"]["max_concurrent"]
+        50
+        """
+        if self.order != "standard":
+            raise ConfigurationError("reconfigure() does not know where to put a part in an order as given")
+        _check_parts(parts)
+        replaced = {part.slot for part in parts}
+        kept = [part for part in self.parts if part.slot not in replaced]
+        self.take_over(
+            [*kept, *parts],
+            self.order,
+            shadow=self.shadow if shadow is None else shadow,
+            calls=self.calls,
+            expects=self.expects,
+        )
+
+    def take_over(
+        self,
+        parts: Sequence[Part],
+        order: Order,
+        *,
+        shadow: bool,
+        calls: Sequence[Policy],
+        expects: Expected | None,
+    ) -> None:
+        """Become a policy of these parts, with the state that this one has; for files that are read again."""
+        _check_parts(parts)
+        layers = _arranged(parts, order)
+        changed = [part for part in parts if part not in self.parts]
+        for depth, layer in enumerate(layers):
+            for part in layer:
+                if part in changed and isinstance(part, Adopting):
+                    self._registry.hand_on(self._address(depth, part), part)
+                if isinstance(part, Fallback) and part.cache is not None:
+                    self._registry.hand_on(self._cache_address(depth), part.cache)
+        self.order, self.layers, self.shadow = order, layers, flag("shadow", shadow)
+        self.calls, self.expects = tuple(calls), expects
+        self._sync_problem = _sync_problem(parts)
+        self._build()
+        teller = Teller(self.name, self._clock, self._bus)
+        for part in changed:
+            teller.tell(Reconfigured, part.slot.key, settings=part.describe())
+
+    def breaker(self, key: str | None = None) -> BreakerControl:
+        """Return the switches of this policy's circuit breaker: isolate, close, disable.
+
+        Args:
+            key: Whose, where the breaker has an instance for each key.
+
+        Raises:
+            ConfigurationError: There is no breaker, or a key is missing or makes no sense.
+
+        >>> from hormesis import CircuitBreaker, Policy
+        >>> policy = Policy(CircuitBreaker(), name="payments")
+        >>> policy.breaker().isolate(); policy.breaker().state
+        'isolated'
+        >>> policy.breaker().close(); policy.breaker().state
+        'closed'
+        """
+        from hormesis.policy.control import BreakerControl  # noqa: PLC0415  for people, who are slow
+
+        return BreakerControl(self.name, self.top, key)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state of this policy as plain data, for a dashboard or a log.
+
+        Returns:
+            `policy`, `shadow`, `zombies` (threads that were left behind and still go on), and `parts`: what each part
+            holds, by its key in a policy file. Parts with an instance for each key have them under `keys`.
+
+        >>> from hormesis import CircuitBreaker, Policy
+        >>> Policy(CircuitBreaker(), name="stock").snapshot()["parts"]["circuit_breaker"]["state"]
+        'closed'
+        """
+        found: dict[str, Any] = {}
+        layer: Layer | None = self.top
+        zombies = 0
+        for depth in range(max(1, len(self.layers))):
+            assert layer is not None  # noqa: S101  there are as many as that
+            found |= {f"{key}#{depth}" if key in found else key: state for key, state in layer.snapshot().items()}
+            zombies += layer.zombies
+            layer = layer.inner
+        return {"policy": self.name, "shadow": self.shadow, "zombies": zombies, "parts": found}
+
     def explain(self) -> str:
         """Return the order, its reasons, and the worst case in time and attempts, for people."""
-        return explain(self.name, self.layers)
+        return explain(self)
 
     def __repr__(self) -> str:
         return f"<Policy {self.name!r}: {', '.join(part.slot.key for part in self.parts) or 'no parts'}>"
@@ -192,32 +386,106 @@ class Policy:
         inner: Layer | None = None
         for depth in range(len(self.layers) - 1, -1, -1):
             inner = self._layer(depth, inner)
-        self._top = inner if inner is not None else self._layer(0, None)
+        self.top = inner if inner is not None else self._layer(0, None)
 
     def _layer(self, depth: int, inner: Layer | None) -> Layer:
         parts: dict[Slot, Part] = {part.slot: part for part in self.layers[depth]} if self.layers else {}
-        retry = cast("Retry | None", parts.get(Slot.RETRY))
+        retry, fallback = cast("Retry | None", parts.get(Slot.RETRY)), cast("Fallback | None", parts.get(Slot.FALLBACK))
+        timeout, hedge = cast("Timeout | None", parts.get(Slot.TIMEOUT)), cast("Hedge | None", parts.get(Slot.HEDGE))
+        teller = Teller(self.name, self._clock, self._bus, shadow=self.shadow)
         budget = None
         if retry is not None:
             budget = self._registry.get(self._address(depth, retry), retry, retry.retry_budget)
-        admission = [part for part in parts.values() if isinstance(part, AdmissionPart)]
-        gate = Gate([(part, self._registry.get(self._address(depth, part), part, part.machine)) for part in admission])
-        return Layer(
-            self.name,
+        doors = Doors([self._door(depth, p) for p in parts.values() if isinstance(p, AdmissionPart)], self._clock.now)
+        stations = Stations(
             deadline=cast("Deadline | None", parts.get(Slot.DEADLINE)),
-            fallback=cast("Fallback | None", parts.get(Slot.FALLBACK)),
+            fallback=fallback,
+            fallback_places=None if fallback is None or fallback.function is None else _places(fallback),
+            caching=None if fallback is None or fallback.cache is None else self._caching(depth, fallback, teller),
             retry=retry,
             budget=budget,
-            gate=gate,
-            timeout=cast("Timeout | None", parts.get(Slot.TIMEOUT)),
+            hedging=None if hedge is None else self._hedging(depth, hedge, budget, teller),
+            doors=doors,
+            timeout=timeout,
+            workers=_workers(self.name, timeout, cast("Bulkhead | None", parts.get(Slot.BULKHEAD)), teller),
+            judges=tuple(
+                on_result
+                for part in parts.values()
+                if isinstance(part, CircuitBreaker | Fallback | Retry)
+                if (on_result := part.on_result) is not None
+            ),
             inner=inner,
+        )
+        return self._kind_of_layer(
+            self.name,
+            stations,
+            outermost=depth == 0,
             clock=self._clock,
             random=self._random,
+            teller=teller,
             bus=self._bus,
         )
 
+    @property
+    def _kind_of_layer(self) -> type[Layer]:
+        if not self.shadow:
+            return Layer
+        from hormesis.policy.shadow import ShadowLayer  # noqa: PLC0415  most policies act
+
+        return ShadowLayer
+
+    def _door(self, depth: int, part: AdmissionPart) -> Door:
+        make = functools.partial(part.machine, random=self._random)
+        machine = self._registry.get(self._address(depth, part), part, make)
+        return Door(part, machine, key_of(getattr(part, "by", None)))
+
+    def _caching(self, depth: int, fallback: Fallback, teller: Teller) -> Any:
+        from hormesis.policy.caching import Caching  # noqa: PLC0415  most policies have no cache
+
+        assert fallback.cache is not None  # noqa: S101  the caller has looked
+        machine = self._registry.get(self._cache_address(depth), fallback.cache, fallback.cache.machine)
+        deadline = self.part(Deadline)
+        limit = math.inf if deadline is None else seconds(deadline.limit)
+        return Caching(self.name, machine, fallback, self._clock, self._random, teller, limit=limit)
+
+    def _hedging(self, depth: int, hedge: Hedge, budget: Any, teller: Teller) -> Any:
+        from hormesis.policy.hedging import Hedging  # noqa: PLC0415  most policies don't hedge
+
+        machine = self._registry.get(self._address(depth, hedge), hedge, hedge.machine)
+        return Hedging(self.name, hedge, machine, budget, self._clock, teller)
+
     def _address(self, depth: int, part: Part) -> Address:
         return Address(self.name, part.slot.key, str(depth) if depth else "")
+
+    def _cache_address(self, depth: int) -> Address:
+        return Address(self.name, "cache", str(depth) if depth else "")
+
+
+def _places(fallback: Fallback) -> BulkheadMachine:
+    return BulkheadMachine(max_concurrent=fallback.max_concurrent, max_queued=0, max_wait=1.0, lock=threading.Lock())
+
+
+def _workers(name: str, timeout: Timeout | None, bulkhead: Bulkhead | None, teller: Teller) -> Any:
+    """Where synchronous functions run: in the bulkhead's workers, in the timeout's threads, or in their callers'."""
+    if bulkhead is not None and bulkhead.workers == "processes":
+        from hormesis.policy.processes import Processes  # noqa: PLC0415  few policies have processes
+
+        return Processes(
+            name,
+            bulkhead.max_concurrent,
+            memory_max=bulkhead.memory_bytes,
+            calls_max=bulkhead.calls_max,
+            on_replaced=lambda reason: teller.tell(WorkerReplaced, Slot.BULKHEAD.key, reason=reason),
+        )
+    if bulkhead is not None and bulkhead.workers == "threads":
+        return Threads(name, bulkhead.max_concurrent, functools.partial(_tell_zombies, teller, Slot.BULKHEAD.key))
+    if timeout is not None and timeout.threads:
+        return Threads(name, timeout.threads, functools.partial(_tell_zombies, teller, Slot.TIMEOUT.key))
+    return None
+
+
+def _tell_zombies(teller: Teller, part: str, zombies: int, more: bool) -> None:
+    teller.tell(WorkLeftBehind if more else LeftWorkEnded, part, zombies=zombies)
 
 
 _policies: weakref.WeakSet[Policy] = weakref.WeakSet()
@@ -234,6 +502,16 @@ def _start_clean_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_clean_after_fork)
+
+
+def _check_parts(parts: Sequence[object]) -> None:
+    for part in parts:
+        if isinstance(part, type) or not isinstance(part, Part):
+            raise ConfigurationError(f"{part!r} is no part of a policy; parts are such as Retry(...) or Timeout(...)")
+
+
+def _arranged(parts: Sequence[Part], order: Order) -> tuple[tuple[Part, ...], ...]:
+    return _one_layer(parts) if order == "standard" else _layers_as_given(parts)
 
 
 def _one_layer(parts: Sequence[Part]) -> tuple[tuple[Part, ...], ...]:
@@ -268,23 +546,19 @@ def _layers_as_given(parts: Sequence[Part]) -> tuple[tuple[Part, ...], ...]:
 
 def _sync_problem(parts: Sequence[Part]) -> str | None:
     """Why these parts can't protect a synchronous function, or None."""
+    workers = any(isinstance(part, Bulkhead) and part.workers for part in parts)
     for part in parts:
-        if isinstance(part, Timeout) and not part.threads and not part.cooperative:
+        if isinstance(part, Timeout) and not (part.threads or part.cooperative or workers):
             return (
-                "a thread can't be interrupted, so on a synchronous function a Timeout needs threads=N (the caller "
-                "stops waiting, and the thread ends by itself) or cooperative=True (the function heeds "
-                "hormesis.remaining())"
+                "a thread can't be interrupted, so on a synchronous function a Timeout needs threads=N or a bulkhead "
+                "with workers (the caller stops waiting, and the thread ends by itself), or cooperative=True (the "
+                "function heeds hormesis.remaining())"
             )
-        if isinstance(part, Fallback) and part.function and _is(inspect.iscoroutinefunction, part.function):
+        if isinstance(part, Hedge) and not part.threads:
+            return "a second attempt at the same time needs a thread: give the Hedge threads=N"
+        if isinstance(part, Fallback) and part.function and is_async(part.function):
             return f"the fallback {_name(part.function)} is asynchronous"
     return None
-
-
-def _is(test: Callable[[object], bool], function: object) -> bool:
-    """Ask about a function, a partial of one, or an object that is called."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return test(function) or test(getattr(function, "__call__", None))  # noqa: B004  not whether, but of which kind
 
 
 def _name(function: object) -> str:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from hormesis.core.admission import Lock
 
-__all__ = ["Address", "Registry"]
+__all__ = ["Address", "Adopting", "Registry"]
 
 M = TypeVar("M")
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """Settings that a machine can go on with which was made from others."""
+
+    def adopt(self, machine: Any) -> bool:
+        """Give these settings to a machine; False when it can't go on with them."""
+        ...
 
 
 class Address(NamedTuple):
@@ -55,6 +64,13 @@ class Registry:
                 self._entries[address] = known
             machine: M = known[1]
             return machine
+
+    def hand_on(self, address: Address, settings: Adopting) -> None:
+        """Let the machine at an address go on with other settings, if it can; else the next `get` makes a new one."""
+        with self._lock:
+            known = self._entries.get(address)
+            if known is not None and settings.adopt(known[1]):
+                self._entries[address] = (settings, known[1])
 
     def start_clean(self) -> None:
         """Forget all state and every lock, as a process must that was forked while others held them."""

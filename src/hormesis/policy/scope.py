@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hormesis.clock import Clock
-from hormesis.context import TravellingDeadline, current_deadline
+from hormesis.context import current_deadline, remaining
 from hormesis.errors import DeadlineExceeded, TimedOut
 
 __all__ = ["DeadlineScope", "time_left"]
@@ -13,8 +13,8 @@ __all__ = ["DeadlineScope", "time_left"]
 
 def time_left() -> float:
     """The seconds that the current call has left; infinite when it has no deadline."""
-    current = current_deadline.get()
-    return math.inf if current is None else current.remaining()
+    left = remaining()
+    return math.inf if left is None else left
 
 
 class DeadlineScope:
@@ -23,7 +23,8 @@ class DeadlineScope:
     Args:
         policy: Whose deadline it is.
         clock: What it is measured by.
-        limit: Seconds from now.
+        ends: The moment on that clock.
+        limit: The seconds that it was set to, for messages.
         reserve: How much of them is kept for the answer.
         error: What passing it raises: a timeout is the deadline of one attempt.
     """
@@ -34,6 +35,7 @@ class DeadlineScope:
         self,
         policy: str,
         clock: Clock,
+        ends: float,
         limit: float,
         *,
         reserve: float = 0.0,
@@ -41,13 +43,13 @@ class DeadlineScope:
     ) -> None:
         self._policy = policy
         self._clock = clock
+        self._ends = ends
         self._limit = limit
-        self._ends = clock.now() + limit
-        self._token = current_deadline.set(TravellingDeadline(self._ends - reserve, clock, limit, policy, error))
+        self._token = current_deadline.set((ends - reserve, clock, limit, policy, error))
 
     def use_reserve(self) -> None:
         """From here on the answer is made, in the time that was kept for it."""
-        current_deadline.set(TravellingDeadline(self._ends, self._clock, self._limit, self._policy))
+        current_deadline.set((self._ends, self._clock, self._limit, self._policy, DeadlineExceeded))
 
     def close(self) -> None:
         """Go back to the deadline that was set before."""

@@ -19,14 +19,16 @@ class Teller:
         policy: The policy's name.
         clock: What events are dated by.
         bus: Where they go.
+        shadow: Whether the policy only watches, and its events say what it would have done.
     """
 
-    __slots__ = ("_bus", "_now", "_policy")
+    __slots__ = ("_bus", "_now", "_policy", "_shadow")
 
-    def __init__(self, policy: str, clock: Clock, bus: EventBus) -> None:
+    def __init__(self, policy: str, clock: Clock, bus: EventBus, *, shadow: bool = False) -> None:
         self._policy = policy
         self._now = clock.now
         self._bus = bus
+        self._shadow = shadow
 
     @property
     def listening(self) -> bool:
@@ -36,13 +38,13 @@ class Teller:
     def tell(self, event: Callable[..., Event], part: str, /, **facts: object) -> None:
         """Publish one event of a part."""
         if self._bus.listeners:
-            self._bus.publish(event(at=self._now(), policy=self._policy, part=part, **facts))
+            self._bus.publish(event(at=self._now(), policy=self._policy, part=part, shadow=self._shadow, **facts))
 
     def tell_news(self, gate: Gate) -> None:
         """Publish the changes of state that wait in a gate's outboxes; without listeners they are dropped."""
-        for part, change in gate.news():
-            self.tell(StateChanged, part, before=change.before, after=change.after, reason=change.reason)
+        for part, key, change in gate.news():
+            self.tell(StateChanged, part, key=key, before=change.before, after=change.after, reason=change.reason)
 
-    def tell_rejection(self, part: str, refusal: Refusal) -> None:
+    def tell_rejection(self, part: str, key: str, refusal: Refusal) -> None:
         """Publish that a part refused."""
-        self.tell(CallRejected, part, reason=refusal.reason, retry_after=refusal.retry_after)
+        self.tell(CallRejected, part, key=key, reason=refusal.reason, retry_after=refusal.retry_after)
