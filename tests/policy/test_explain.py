@@ -138,7 +138,7 @@ def test_explaining_names_every_part_in_its_order() -> None:
     [
         (
             [hm.Bulkhead(1)],
-            "worst case: no bound in time (no deadline, and an attempt without a timeout); 1 attempt a call",
+            "worst case: no bound in time (no deadline, and an attempt or a fallback without one); 1 attempt a call",
         ),
         ([hm.Timeout("1s")], "worst case: an answer or an error after 1s; 1 attempt a call"),
         (

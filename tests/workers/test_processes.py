@@ -656,7 +656,7 @@ def test_a_crash_is_repeated_where_that_is_asked_for() -> None:
 
 
 def test_a_synchronous_function_from_a_task() -> None:
-    """A task calls a synchronous function in a worker by name; without workers it would block the loop, and is refused."""
+    """A task calls a synchronous function in a worker; without workers it would block the loop, and is refused."""
 
     async def main() -> float:
         return await hm.Policy(hm.Bulkhead(1, workers="threads")).acall_in_worker(math.sqrt, 9.0)

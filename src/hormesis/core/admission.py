@@ -130,9 +130,7 @@ class Admission(Protocol):
         """End a permit as success; `started` is when its attempt went in."""
         ...
 
-    def end(
-        self, permit: Permit, ending: Ending, started: float, now: float, retry_after: float | None = None
-    ) -> None:
+    def end(self, permit: Permit, ending: Ending, started: float, now: float, retry_after: float | None = None) -> None:
         """End a permit in any way; `retry_after` is when a failing dependency wants to be asked again, in seconds."""
         ...
 

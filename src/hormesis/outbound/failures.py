@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-# For what they register: these two have their own rules.
+# For what they register: these have rules of their own.
 from hormesis.outbound import grpc_failures as _grpc  # noqa: F401
+from hormesis.outbound import http_failures as _http  # noqa: F401
 from hormesis.outbound import redis_failures as _redis  # noqa: F401
 from hormesis.outbound import sql_failures as _sql  # noqa: F401
 from hormesis.outcome import FailureKind, register_failures

@@ -203,7 +203,7 @@ def _bytes(value: object, key: str) -> int:
         if match is not None:
             size = float(match[1]) * _SIZES[match[2]]
     elif isinstance(value, int) and not isinstance(value, bool):
-        size = float(value)
+        size = float(min(value, 2**63))
     if not _MEMORY_LEAST <= size < 2**63:
         raise ConfigurationError.bad_value(key, value, _MEMORY_ACCEPTED)
     return round(size)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hormesis.core.admission import Lock
 from hormesis.errors import ConfigurationError
-from hormesis.patterns.part import flag, normalise, number, whole
+from hormesis.patterns.part import flag, is_async, normalise, number, whole
 from hormesis.tables import ACCEPTED, Settings
 from hormesis.units import Duration, format_seconds, seconds
 
@@ -80,7 +80,7 @@ class StaleCache(Settings):
         if fresh + stale == 0 and negative is None:
             raise ConfigurationError("fresh and stale are both 0, so nothing would ever be kept", "fresh")
         whole("max_entries", self.max_entries, 1, 10_000_000)
-        if self.key is not None and not callable(self.key):
+        if self.key is not None and (is_async(self.key) or not callable(self.key)):
             raise ConfigurationError.bad_value("key", self.key, "a function of the call's arguments")
         flag("revalidate", self.revalidate)
         early = number("early", self.early, 0, 100)

@@ -106,6 +106,11 @@ class Hedge(Settings):
 
         return HedgeMachine(self.terms(), lock)
 
+    def adopt(self, machine: HedgeMachine) -> bool:
+        """Let what another hedge's settings made go on with these; it keeps its latencies and its budget."""
+        machine.reconfigure(self.terms())
+        return True
+
     def describe(self) -> str:
         """The settings in words."""
         rivals = "another attempt" if self.max_hedges == 1 else f"up to {self.max_hedges} more attempts"

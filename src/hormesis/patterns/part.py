@@ -81,8 +81,8 @@ def share(key: str, value: object) -> float:
 
 def is_a(test: Callable[[object], bool], function: object) -> bool:
     """Ask about a function, a partial of one, or an object that is called."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    while isinstance(function, functools.partial | staticmethod):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
     return test(function) or test(getattr(function, "__call__", None))  # noqa: B004  not whether, but of which kind
 
 

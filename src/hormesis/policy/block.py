@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hormesis.core.admission import Permit
 from hormesis.core.slots import Slot
@@ -93,7 +93,18 @@ class Attempts:
 class Attempt:
     """One attempt at a block; `number` counts from 1."""
 
-    __slots__ = ("_attempts", "_call", "_deadline", "_layer", "_permits", "_started", "_timeout", "_timer", "number")
+    __slots__ = (
+        "_attempts",
+        "_call",
+        "_deadline",
+        "_layer",
+        "_permits",
+        "_started",
+        "_timeout",
+        "_timer",
+        "_watched",
+        "number",
+    )
 
     def __init__(self, attempts: Attempts, layer: Layer, call: Call) -> None:
         self._attempts = attempts
@@ -104,9 +115,14 @@ class Attempt:
         self._deadline: DeadlineScope | None = None
         self._timeout: DeadlineScope | None = None
         self._timer: tuple[asyncio.Timeout, float, bool] | None = None
+        self._watched: Any = None
+        """What a shadow knows of the attempt, which it only watches."""
         self.number = call.attempt
 
     def __enter__(self) -> Attempt:
+        if self._layer.shadow:
+            self._watched = self._layer.watch(self._call)
+            return self
         self._open_deadline()
         try:
             permits = self._enter()
@@ -128,6 +144,8 @@ class Attempt:
     async def __aenter__(self) -> Attempt:
         import asyncio  # noqa: PLC0415  whoever is here has a loop; importing hormesis must not pay for it
 
+        if self._layer.shadow:
+            return self.__enter__()
         self._open_deadline()
         try:
             permits = self._enter()
@@ -183,23 +201,28 @@ class Attempt:
     def _refused(self, rejection: Rejected) -> NoReturn:
         """A refused attempt ends the loop; after a failure, that is what the caller hears of."""
         self._close()
-        raise self._layer.last_error(self._call, rejection)
+        error = self._layer.last_error(self._call, rejection)
+        self._layer.tell_end(self._call, error)
+        raise error
 
     def _leave(self, error: BaseException | None) -> bool:
         """End the attempt; whether its failure is kept back since another follows."""
         layer, call = self._layer, self._call
+        if self._watched is not None:
+            layer.watched_ended(call, self._watched, error)
+            return False
         if self._timeout is not None:
             self._timeout.close()
         try:
             if error is None:
                 layer.end_well(call, self._permits, self._started)
                 layer.tell_success(call)
+                layer.tell_end(call, None)
                 return False
             layer.end_badly(call, self._permits, error, self._started)
-            if not isinstance(error, Exception):
-                return False
-            delay = layer.delay_before_next(call, error)
-            if delay is None:
+            delay = layer.delay_before_next(call, error) if isinstance(error, Exception) else None
+            if delay is None or not isinstance(error, Exception):
+                layer.tell_end(call, error)
                 return False
             self._attempts.again(error, delay)
             return True

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hormesis.patterns.bulkhead import Bulkhead
+from hormesis.patterns.fallback import Fallback
 from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.part import Part
 from hormesis.patterns.retry import Retry
@@ -31,17 +32,22 @@ class WorstCase(NamedTuple):
     attempts: int
     unbounded_seconds: float
     """The same without the deadline."""
+    asked: float = 0.0
+    """What comes on top when the dependency asks to be left alone for as long as it may (`Retry-After`)."""
 
 
 def worst_case(layers: Layers) -> WorstCase:
     """Add up the longest waits, attempts and back-offs of a policy's layers, from the inside out.
 
+    It holds for asynchronous functions, and for synchronous ones as far as they heed `hormesis.remaining()` or run in
+    workers: a thread can't be interrupted.
+
     >>> from hormesis.patterns.retry import Retry
     >>> from hormesis.patterns.timeout import Timeout
     >>> worst_case([[Retry(on="transient", attempts=2, delay="100ms"), Timeout("1s")]])
-    WorstCase(seconds=2.1, attempts=2, unbounded_seconds=2.1)
+    WorstCase(seconds=2.1, attempts=2, unbounded_seconds=2.1, asked=60.0)
     """
-    longest, unbounded, attempts = math.inf, math.inf, 1
+    longest, unbounded, asked, attempts = math.inf, math.inf, 0.0, 1
     for layer in reversed(layers):
         timeout, retry = first(layer, Timeout), first(layer, Retry)
         deadline, bulkhead, hedge = first(layer, Deadline), first(layer, Bulkhead), first(layer, Hedge)
@@ -58,10 +64,16 @@ def worst_case(layers: Layers) -> WorstCase:
         if retry is not None:
             delays = retry.longest_delays()
             longest, unbounded = longest * retry.attempts + delays, unbounded * retry.attempts + delays
+            asked = asked * retry.attempts + (retry.attempts - 1) * seconds(retry.retry_after_max)
             attempts *= retry.attempts
+        fallback = first(layer, Fallback)
+        if fallback is not None and fallback.function is not None:
+            longest = unbounded = math.inf  # nobody knows how long a function takes
         if deadline is not None:
+            whole = min(longest + asked, seconds(deadline.limit))
             longest = min(longest, seconds(deadline.limit))
-    return WorstCase(longest, attempts, unbounded)
+            asked = whole - longest
+    return WorstCase(longest, attempts, unbounded, asked)
 
 
 def first(parts: Iterable[Part], kind: type[PartOf]) -> PartOf | None:
@@ -142,8 +154,9 @@ def explain(policy: Policy) -> str:
 
 def _time(cost: WorstCase) -> str:
     if cost.seconds == math.inf:
-        return "no bound in time (no deadline, and an attempt without a timeout)"
+        return "no bound in time (no deadline, and an attempt or a fallback without one)"
+    asked = f", and {format_seconds(cost.asked)} more if the dependency asks for it" if cost.asked else ""
     if cost.seconds < cost.unbounded_seconds:
         without = "no bound" if cost.unbounded_seconds == math.inf else format_seconds(cost.unbounded_seconds)
-        return f"an answer or an error after {format_seconds(cost.seconds)} (without the deadline: {without})"
-    return f"an answer or an error after {format_seconds(cost.seconds)}"
+        return f"an answer or an error after {format_seconds(cost.seconds)}{asked} (without the deadline: {without})"
+    return f"an answer or an error after {format_seconds(cost.seconds)}{asked}"

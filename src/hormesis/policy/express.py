@@ -14,7 +14,6 @@ never waits can't be interrupted anyway.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any, Protocol
@@ -105,7 +104,7 @@ def protect(holder: Holder, function: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             del failed  # or it would keep its own traceback alive, and this frame with it
 
-    return functools.update_wrapper(protected, function)
+    return protected
 
 
 def protect_async(holder: Holder, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
@@ -183,7 +182,7 @@ def protect_async(holder: Holder, function: Callable[..., Awaitable[Any]]) -> Ca
         finally:
             del failed
 
-    return functools.update_wrapper(protected, function)
+    return protected
 
 
 class _NoBreaker(Permit):

@@ -188,7 +188,8 @@ class Ground:
     @property
     def zombies(self) -> int:
         """Threads that were left behind and still go on."""
-        return 0 if self.workers is None else self.workers.zombies
+        in_workers = 0 if self.workers is None else self.workers.zombies
+        return in_workers + (0 if self.hedging is None else self.hedging.zombies)
 
     def snapshot(self) -> dict[str, Any]:
         """What each part holds, as plain data, by its key in a policy file."""
@@ -227,7 +228,9 @@ class Ground:
         """Make the error of an attempt that was cut off after `limit` seconds, and tell of it."""
         part = Slot.DEADLINE if by_deadline else Slot.TIMEOUT
         self.teller.tell(TimeoutHit, part.key, limit=limit)
-        return DeadlineExceeded(self.policy, limit) if by_deadline else TimedOut(self.policy, limit)
+        error = DeadlineExceeded(self.policy, limit) if by_deadline else TimedOut(self.policy, limit)
+        setattr(error, _CUT_BY, id(self))  # a name would not do: policies further in may have the same
+        return error
 
     def judge(self, result: Any) -> None:
         """Raise a result that one of the parts calls a failure, so that it is treated as one."""
@@ -244,8 +247,16 @@ class Ground:
 
     def end_badly(self, call: Call, permits: Sequence[Permit], error: BaseException, started: float) -> None:
         """End the permits of an attempt that failed or was cancelled, as each part sees it."""
-        endings = self._endings(call.gate, error)
-        call.gate.end(permits, endings, started, self.now(), retry_after(error))
+        if call.inner is not None:
+            call.inner.end(error)
+            call.inner = None
+        endings = [Ending.IGNORED] * len(permits)
+        again = None
+        try:
+            # Here an author's functions are asked, and the properties of exceptions. Whatever they raise, permits end.
+            endings, again = self._endings(call.gate, error), retry_after(error)
+        finally:
+            call.gate.end(permits, endings, started, self.now(), again)
         self._tell_failure(call, error)
         self.teller.tell_news(call.gate)
 
@@ -254,9 +265,13 @@ class Ground:
     ) -> BaseException:
         """End what can be ended of an attempt whose thread goes on; returns the error for the caller."""
         error = left.error or TimeoutError()
-        endings = self._endings(call.gate, error) if left.begun else [Ending.IGNORED] * len(permits)
-        later = call.gate.end_left_behind(permits, endings, started, self.now())
-        left.when_ended(functools.partial(_all, later))
+        endings = [Ending.IGNORED] * len(permits)
+        try:
+            if left.begun:
+                endings = self._endings(call.gate, error)
+        finally:
+            later = call.gate.end_left_behind(permits, endings, started, self.now())
+            left.when_ended(functools.partial(_all, later))
         self._tell_failure(call, error)
         self.teller.tell_news(call.gate)
         return error
@@ -265,7 +280,7 @@ class Ground:
         """What each part makes of an exception."""
         if (
             isinstance(error, DeadlineExceeded)
-            and error.policy == self.policy
+            and getattr(error, _CUT_BY, None) == id(self)
             and (self.timeout is not None or error.limit <= 0)
         ):
             return [Ending.IGNORED] * len(gate.entries)
@@ -274,6 +289,7 @@ class Ground:
     def _opened(self, call: Call, value: Any) -> Opened[Any]:
         """Hand out a call that stays open, with what ends it."""
         held, inner = call.held, call.inner
+        call.args, call.kwargs = (), {}  # or they would live as long as the stream does
 
         def end(error: BaseException | None) -> None:
             if inner is not None:
@@ -315,7 +331,7 @@ class Ground:
     def last_error(self, call: Call, error: Exception) -> Exception:
         """What the caller gets when no attempt follows: after a retry that was refused, what had failed before."""
         failed = call.failed
-        if failed is None or not isinstance(error, Rejected):
+        if failed is None or not isinstance(error, Rejected) or (isinstance(failed, UnwantedResult) and failed.freed):
             return error
         self._give_up(failed, call.attempt - 1, f"the next was refused ({error.reason})")
         failed.__cause__ = error
@@ -362,6 +378,13 @@ class Ground:
         cut = functools.partial(self.cut, limit, by_deadline=error is DeadlineExceeded)
         return self._watchdogs.setdefault((loop, limit), Watchdog(self.clock, limit, cut, loop))
 
+    def watch(self, call: Call) -> Any:
+        """What a shadow does in the place of admission; a layer that acts has nothing to do here."""
+        return None
+
+    def watched_ended(self, call: Call, watched: Any, error: BaseException | None) -> None:
+        """Let the parts of a shadow hear how a block has ended."""
+
     # What is told.
 
     def tell_success(self, call: Call) -> None:
@@ -380,7 +403,7 @@ class Ground:
             kind, name = classify(error).value, type(second).__name__
             self.teller.tell(FallbackFailed, Slot.FALLBACK.key, kind=kind, error=name)
 
-    def _tell_end(self, call: Call, error: BaseException | None) -> None:
+    def tell_end(self, call: Call, error: BaseException | None) -> None:
         """Tell those who count every call how this one ended."""
         if self.bus.callers and self.outermost:
             ending, source = "success", call.source
@@ -389,6 +412,9 @@ class Ground:
             took = self.now() - call.began
             self.teller.tell(CallEnded, "policy", seconds=took, attempts=call.attempt, ending=ending, source=source)
 
+
+_CUT_BY = "_hormesis_cut_by"
+"""The attribute of a timeout that tells which layer it is of."""
 
 _NOTES_MAX = 8
 """An exception object that is raised again and again must not collect notes for ever."""

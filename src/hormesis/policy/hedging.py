@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
+import math
 import queue
 import threading
 import time
@@ -35,8 +36,8 @@ from hormesis.context import current_call
 from hormesis.core.hedge import HedgeMachine
 from hormesis.core.retry import RetryBudget
 from hormesis.core.slots import Slot
-from hormesis.errors import Rejected
-from hormesis.events import HedgeEnded, HedgeStarted, LeftWorkEnded, WorkLeftBehind
+from hormesis.errors import DeadlineExceeded, Rejected
+from hormesis.events import HedgeEnded, HedgeStarted, LeftWorkEnded, TimeoutHit, WorkLeftBehind
 from hormesis.outcome import UnwantedResult
 from hormesis.patterns.hedge import Hedge
 from hormesis.policy.scope import time_left
@@ -72,7 +73,7 @@ class Hedging:
         teller: Publishes what happens.
     """
 
-    __slots__ = ("_machine", "_max_hedges", "_now", "_pool", "_retries", "_teller", "_zombies", "lock")
+    __slots__ = ("_machine", "_max_hedges", "_now", "_policy", "_pool", "_retries", "_teller", "_zombies", "lock")
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class Hedging:
         clock: Clock,
         teller: Teller,
     ) -> None:
+        self._policy = policy
         self._machine = machine
         self._max_hedges = settings.max_hedges
         self._retries = retries
@@ -184,6 +186,16 @@ class Hedging:
         if number > 1:
             self._machine.was_won()
         self._teller.tell(HedgeEnded, Slot.HEDGE.key, attempt=number, losers=losers)
+
+    def out_of_time(self, limit: float) -> DeadlineExceeded:
+        """Make the error of a race that the deadline ends, and tell of it."""
+        self._teller.tell(TimeoutHit, Slot.DEADLINE.key, limit=limit)
+        return DeadlineExceeded(self._policy, limit)
+
+    @property
+    def zombies(self) -> int:
+        """Losers in threads that still go on."""
+        return self._zombies
 
     # Losers in threads.
 
@@ -432,12 +444,17 @@ class _ThreadRace(Generic[T]):
         """Wait for the next attempt to end; None when it is a rival's turn before."""
         left = max(0.0, due - time.monotonic())
         hedging = self._hedging
-        if not hedging.may_follow(self._asked, self._failures) or not hedging.worth_waiting(left):
-            return self._reports.get()
+        if hedging.may_follow(self._asked, self._failures) and hedging.worth_waiting(left):
+            try:
+                return self._reports.get(timeout=left)
+            except queue.Empty:
+                return None
+        ends = time_left()
         try:
-            return self._reports.get(timeout=left)
+            return self._reports.get(timeout=None if ends == math.inf else max(0.0, ends))
         except queue.Empty:
-            return None
+            # The attempts go on without their caller, as all that are left behind in threads.
+            raise hedging.out_of_time(ends) from None
 
     def _due(self) -> None:
         """The attempts are slow: it is a rival's turn."""
@@ -554,9 +571,9 @@ def _take_worst(failures: dict[int, Exception]) -> Exception:
 
 def _dispose(error: BaseException | None) -> object:
     """Free what an unwanted result holds; it may return something to await."""
-    if isinstance(error, UnwantedResult) and error.dispose is not None:
+    if isinstance(error, UnwantedResult):
         with contextlib.suppress(Exception):  # the caller has its answer, and no use for this
-            return error.dispose()
+            return error.free()
     return None
 
 

@@ -24,6 +24,7 @@ deadline is the timeout, and counts.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -86,7 +87,7 @@ class Layer(Ground):
             if self._is_result(raised, call):
                 return raised.result
             raise
-        self._tell_end(call, None)
+        self.tell_end(call, None)
         return result
 
     async def travel_async(self, call: Call) -> Any:
@@ -97,12 +98,12 @@ class Layer(Ground):
             if self._is_result(raised, call):
                 return raised.result
             raise
-        self._tell_end(call, None)
+        self.tell_end(call, None)
         return result
 
     def _is_result(self, error: BaseException, call: Call) -> TypeGuard[UnwantedResult]:
         """Whether what ended the journey is a result that nobody wanted and nobody replaced: it is what there is."""
-        self._tell_end(call, error)
+        self.tell_end(call, error)
         return self.outermost and isinstance(error, UnwantedResult)
 
     # ... what the caller gets, ...
@@ -204,7 +205,6 @@ class Layer(Ground):
                 if delay is None:
                     raise self.last_error(call, error)
                 call.failed, error = error, None
-                _dispose(call.failed)
                 self.clock.sleep(delay)
                 call.attempt += 1
         finally:
@@ -228,7 +228,6 @@ class Layer(Ground):
                 if delay is None:
                     raise self.last_error(call, error)
                 call.failed, error = error, None
-                await _dispose_async(call.failed)
                 await self.clock.sleep_async(delay)
                 call.attempt += 1
         finally:
@@ -253,6 +252,8 @@ class Layer(Ground):
             permits = self.entrance.wait(call.gate, permits)
             started = self.now()
         try:
+            if call.failed is not None:
+                _dispose(call.failed)  # only now is it sure that another attempt takes its place
             result = self._perform(call)
             if result.__class__ is CoroutineType:
                 refuse_coroutine(result)
@@ -273,6 +274,8 @@ class Layer(Ground):
             permits = await self.entrance.wait_async(call.gate, permits)
             started = self.now()
         try:
+            if call.failed is not None:
+                await _dispose_async(call.failed)
             result = await self._perform_async(call)
             if self.judges:
                 self.judge(result)
@@ -369,16 +372,18 @@ class Layer(Ground):
 
 
 def _dispose(error: Exception) -> None:
-    """Free what an unwanted result holds, now that another attempt takes its place."""
-    if isinstance(error, UnwantedResult) and error.dispose is not None:
-        error.dispose()
+    """Free what an unwanted result holds; when that fails, the call goes on all the same."""
+    if isinstance(error, UnwantedResult):
+        with contextlib.suppress(Exception):
+            error.free()
 
 
 async def _dispose_async(error: Exception) -> None:
-    if isinstance(error, UnwantedResult) and error.dispose is not None:
-        disposed = error.dispose()
-        if inspect.isawaitable(disposed):
-            await disposed
+    if isinstance(error, UnwantedResult):
+        with contextlib.suppress(Exception):
+            freed = error.free()
+            if inspect.isawaitable(freed):
+                await freed
 
 
 def _awaitable(answer: Any, function: Callable[..., Any]) -> Awaitable[Any]:
@@ -386,6 +391,10 @@ def _awaitable(answer: Any, function: Callable[..., Any]) -> Awaitable[Any]:
         awaitable: Awaitable[Any] = answer
         return awaitable
     name = getattr(function, "__qualname__", function)
+    if inspect.isasyncgen(answer) or inspect.isgenerator(answer):
+        raise ConfigurationError(
+            f"{name} is a generator; a policy protects calls with one answer, streams with aopen()"
+        )
     raise ConfigurationError(f"{name} is synchronous, and was called as an asynchronous function: use call()")
 
 

@@ -11,7 +11,6 @@ import functools
 import inspect
 import math
 import os
-import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
@@ -122,6 +121,7 @@ class Policy:
         self.name = name
         self.order: Order = order
         self.shadow = flag("shadow", shadow)
+        _check_surroundings(calls, expects)
         self.calls = tuple(calls)
         self.expects = expects
         self.layers = _arranged(parts, order)
@@ -158,6 +158,10 @@ class Policy:
         """
         if self._sync_problem is not None:
             raise ConfigurationError(self._sync_problem)
+        if _code_flags(function) & _GENERATOR:
+            raise ConfigurationError(
+                f"{_name(function)} is a generator; a policy protects calls with one answer, and streams with open()"
+            )
         return cast("R", protect(self, function)(*args, **kwargs))
 
     async def acall(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -234,14 +238,14 @@ class Policy:
                 f"{_name(function)} is a generator; a policy protects calls with one answer, and streams with open()"
             )
         if is_async(function):
-            return cast("F", self._mark(protect_async(self, function)))
+            return cast("F", self._mark(functools.update_wrapper(protect_async(self, function), function)))
         if self._sync_problem is not None:
             raise ConfigurationError(f"{_name(function)} is synchronous: {self._sync_problem}")
         if any(isinstance(part, Bulkhead) and part.workers == "processes" for part in self.parts):
             from hormesis.policy.processes import check_function  # noqa: PLC0415  few policies have processes
 
             check_function(function)
-        return cast("F", self._mark(protect(self, function)))
+        return cast("F", self._mark(functools.update_wrapper(protect(self, function), function)))
 
     def _mark(self, function: Any) -> Any:
         """Let lint see which policy protects a function."""
@@ -400,14 +404,14 @@ class Policy:
         stations = Stations(
             deadline=cast("Deadline | None", parts.get(Slot.DEADLINE)),
             fallback=fallback,
-            fallback_places=None if fallback is None or fallback.function is None else _places(fallback),
+            fallback_places=None if fallback is None or fallback.function is None else self._places(depth, fallback),
             caching=None if fallback is None or fallback.cache is None else self._caching(depth, fallback, teller),
             retry=retry,
             budget=budget,
             hedging=None if hedge is None else self._hedging(depth, hedge, budget, teller),
             doors=doors,
             timeout=timeout,
-            workers=_workers(self.name, timeout, cast("Bulkhead | None", parts.get(Slot.BULKHEAD)), teller),
+            workers=self._workers(depth, timeout, cast("Bulkhead | None", parts.get(Slot.BULKHEAD)), teller),
             judges=tuple(
                 on_result
                 for part in parts.values()
@@ -448,40 +452,66 @@ class Policy:
         limit = math.inf if deadline is None else seconds(deadline.limit)
         return Caching(self.name, machine, fallback, self._clock, self._random, teller, limit=limit)
 
+    def _places(self, depth: int, fallback: Fallback) -> BulkheadMachine:
+        most = fallback.max_concurrent
+        return self._registry.get(
+            Address(self.name, "fallback", _depth(depth)),
+            most,
+            lambda lock: BulkheadMachine(max_concurrent=most, max_queued=0, max_wait=1.0, lock=lock),
+        )
+
+    def _workers(self, depth: int, timeout: Timeout | None, bulkhead: Bulkhead | None, teller: Teller) -> Any:
+        """Where synchronous functions run: in the bulkhead's workers, in the timeout's threads, or in their callers'.
+
+        They are state, like permits: a pool that a new layer made for itself would know nothing of who still works.
+        """
+        address = Address(self.name, "workers", _depth(depth))
+        if bulkhead is not None and bulkhead.workers == "processes":
+            return self._registry.get(
+                address,
+                ("processes", bulkhead.max_concurrent, bulkhead.memory_bytes, bulkhead.calls_max),
+                lambda _: _processes(self.name, bulkhead, teller),
+            )
+        if bulkhead is not None and bulkhead.workers == "threads":
+            part, most = Slot.BULKHEAD.key, bulkhead.max_concurrent
+        elif timeout is not None and timeout.threads:
+            part, most = Slot.TIMEOUT.key, timeout.threads
+        else:
+            return None
+        zombies = functools.partial(_tell_zombies, teller, part)
+        return self._registry.get(address, ("threads", part, most), lambda _: Threads(self.name, most, zombies))
+
     def _hedging(self, depth: int, hedge: Hedge, budget: Any, teller: Teller) -> Any:
         from hormesis.policy.hedging import Hedging  # noqa: PLC0415  most policies don't hedge
 
         machine = self._registry.get(self._address(depth, hedge), hedge, hedge.machine)
-        return Hedging(self.name, hedge, machine, budget, self._clock, teller)
+        return self._registry.get(
+            Address(self.name, "races", _depth(depth)),
+            (hedge, id(machine), id(budget)),
+            lambda _: Hedging(self.name, hedge, machine, budget, self._clock, teller),
+        )
 
     def _address(self, depth: int, part: Part) -> Address:
-        return Address(self.name, part.slot.key, str(depth) if depth else "")
+        return Address(self.name, part.slot.key, _depth(depth))
 
     def _cache_address(self, depth: int) -> Address:
-        return Address(self.name, "cache", str(depth) if depth else "")
+        return Address(self.name, "cache", _depth(depth))
 
 
-def _places(fallback: Fallback) -> BulkheadMachine:
-    return BulkheadMachine(max_concurrent=fallback.max_concurrent, max_queued=0, max_wait=1.0, lock=threading.Lock())
+def _depth(depth: int) -> str:
+    return str(depth) if depth else ""
 
 
-def _workers(name: str, timeout: Timeout | None, bulkhead: Bulkhead | None, teller: Teller) -> Any:
-    """Where synchronous functions run: in the bulkhead's workers, in the timeout's threads, or in their callers'."""
-    if bulkhead is not None and bulkhead.workers == "processes":
-        from hormesis.policy.processes import Processes  # noqa: PLC0415  few policies have processes
+def _processes(name: str, bulkhead: Bulkhead, teller: Teller) -> Any:
+    from hormesis.policy.processes import Processes  # noqa: PLC0415  few policies have processes
 
-        return Processes(
-            name,
-            bulkhead.max_concurrent,
-            memory_max=bulkhead.memory_bytes,
-            calls_max=bulkhead.calls_max,
-            on_replaced=lambda reason: teller.tell(WorkerReplaced, Slot.BULKHEAD.key, reason=reason),
-        )
-    if bulkhead is not None and bulkhead.workers == "threads":
-        return Threads(name, bulkhead.max_concurrent, functools.partial(_tell_zombies, teller, Slot.BULKHEAD.key))
-    if timeout is not None and timeout.threads:
-        return Threads(name, timeout.threads, functools.partial(_tell_zombies, teller, Slot.TIMEOUT.key))
-    return None
+    return Processes(
+        name,
+        bulkhead.max_concurrent,
+        memory_max=bulkhead.memory_bytes,
+        calls_max=bulkhead.calls_max,
+        on_replaced=lambda reason: teller.tell(WorkerReplaced, Slot.BULKHEAD.key, reason=reason),
+    )
 
 
 def _tell_zombies(teller: Teller, part: str, zombies: int, more: bool) -> None:
@@ -508,6 +538,13 @@ def _check_parts(parts: Sequence[object]) -> None:
     for part in parts:
         if isinstance(part, type) or not isinstance(part, Part):
             raise ConfigurationError(f"{part!r} is no part of a policy; parts are such as Retry(...) or Timeout(...)")
+
+
+def _check_surroundings(calls: object, expects: object) -> None:
+    if not isinstance(calls, list | tuple) or not all(isinstance(called, Policy) for called in calls):
+        raise ConfigurationError.bad_value("calls", calls, "a list of policies")
+    if expects is not None and not isinstance(expects, Expected):
+        raise ConfigurationError.bad_value("expects", expects, "an Expected(...), or None")
 
 
 def _arranged(parts: Sequence[Part], order: Order) -> tuple[tuple[Part, ...], ...]:
@@ -559,6 +596,15 @@ def _sync_problem(parts: Sequence[Part]) -> str | None:
         if isinstance(part, Fallback) and part.function and is_async(part.function):
             return f"the fallback {_name(part.function)} is asynchronous"
     return None
+
+
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+def _code_flags(function: object) -> int:
+    """What kind of function it is, as its code says; a quick look for the hot path."""
+    flags: int = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return flags
 
 
 def _name(function: object) -> str:

@@ -11,13 +11,14 @@ Nothing is delayed, refused, repeated, cut off, cached or answered by a shadow, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hormesis.core.admission import Permit, Refusal
 from hormesis.core.slots import Slot
 from hormesis.errors import TimedOut
 from hormesis.events import FallbackAnswered
-from hormesis.outcome import classify, retry_after
+from hormesis.outcome import OnResult, classify, retry_after
 from hormesis.policy.call import Call, Opened
 from hormesis.policy.gate import Entry, Gate
 from hormesis.policy.ground import unwanted
@@ -48,7 +49,7 @@ class ShadowLayer(Layer):
 
     def travel(self, call: Call) -> Any:
         """Make the call, and watch it."""
-        watched = self._watch(call)
+        watched = self.watch(call)
         try:
             if self.inner is not None:
                 result = self._further_in(self.inner, call)
@@ -63,7 +64,7 @@ class ShadowLayer(Layer):
 
     async def travel_async(self, call: Call) -> Any:
         """Make the call, and watch it."""
-        watched = self._watch(call)
+        watched = self.watch(call)
         try:
             result = await self._start(call)
         except BaseException as raised:
@@ -76,7 +77,7 @@ class ShadowLayer(Layer):
     def _opened(self, call: Call, value: Any) -> Opened[Any]:
         return Opened(value, lambda error: None if call.inner is None else call.inner.end(error))
 
-    def _watch(self, call: Call) -> _Watched:
+    def watch(self, call: Call) -> _Watched:
         """Ask every part, and go in whatever they say."""
         self.deposit()
         permits: list[Permit] = []
@@ -95,16 +96,26 @@ class ShadowLayer(Layer):
                 return _Watched(Gate(()), [], call.began, refused=True)
         return _Watched(Gate(admitted), permits, call.began, refused=False)
 
-    def _end_shadow_well(self, call: Call, watched: _Watched, result: Any) -> Any:
+    def watched_ended(self, call: Call, watched: Any, error: BaseException | None) -> None:
+        """Let the parts hear how a block has ended."""
+        if error is None:
+            self._end_shadow_well(call, watched, None, judges=())
+        else:
+            self._end_shadow(call, watched, self._instead_of(error, watched))
+            self.tell_end(call, error)
+
+    def _end_shadow_well(
+        self, call: Call, watched: _Watched, result: Any, judges: Sequence[OnResult] | None = None
+    ) -> Any:
         late = None if watched.refused else self._late(watched)
         if late is not None:
             self._end_shadow(call, watched, late)
-        elif any(judge(result) for judge in self.judges):
+        elif any(judge(result) for judge in (self.judges if judges is None else judges)):
             self._end_shadow(call, watched, unwanted(result))
         else:
             watched.gate.succeed(watched.permits, watched.started, self.now())
             self.teller.tell_news(watched.gate)
-        self._tell_end(call, None)
+        self.tell_end(call, None)
         return result
 
     def _late(self, watched: _Watched) -> TimedOut | None:

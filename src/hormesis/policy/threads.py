@@ -12,6 +12,7 @@ Nothing is started before the first call, and threads that have nothing to do en
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import math
@@ -98,7 +99,9 @@ class _Work:
             then = self._then
         self._tell()
         for step in then:
-            step()
+            # The thread must live on, and the steps after this one be taken, whatever a clock or a listener raises.
+            with contextlib.suppress(Exception):
+                step()
 
     def outcome(self) -> Any:
         """Return or raise what came of it."""

@@ -38,7 +38,7 @@ _REPEATABLE_ACCEPTED = (
     "True or False, full names of methods such as {'/shop.Stock/Get'}, a function of such a name, or None"
 )
 
-_TIMES_MAX = 1e9
+_TIMES_MAX = 1e8
 """Seconds; a longer `timeout=` is for ever, and some write infinity."""
 
 _SLACK = 0.02
