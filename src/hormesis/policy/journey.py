@@ -203,7 +203,7 @@ class Layer(Ground):
                         return result
                 delay = self.delay_before_next(call, error)
                 if delay is None:
-                    raise self.last_error(call, error)
+                    raise self.last_error(call, error)  # noqa: TRY301  what follows is for callers who have gone
                 call.failed, error = error, None
                 self.clock.sleep(delay)
                 call.attempt += 1
@@ -230,7 +230,7 @@ class Layer(Ground):
                         return result
                 delay = self.delay_before_next(call, error)
                 if delay is None:
-                    raise self.last_error(call, error)
+                    raise self.last_error(call, error)  # noqa: TRY301  what follows is for callers who have gone
                 call.failed, error = error, None
                 await self.clock.sleep_async(delay)
                 call.attempt += 1
