@@ -239,8 +239,8 @@ def test_the_order_of_a_policy(order: Any) -> None:
 
 @pytest.mark.parametrize("make", [hm.Retry, functools.partial(hm.Retry, attempts=5)])
 def test_what_a_retry_repeats_must_be_said(make: Callable[..., Any]) -> None:
-    """There is no default for it, and the message names it."""
-    with pytest.raises(TypeError, match="'on'"):
+    """There is no default for it, and the message names it and what would do."""
+    with pytest.raises(hm.ConfigurationError, match="on is missing; it takes"):
         make()
 
 

@@ -14,7 +14,7 @@ from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError, Rejected
 from hormesis.outcome import Ending
 
-__all__ = ["AdmissionPart", "Part", "flag", "is_a", "is_async", "normalise", "number", "share", "whole"]
+__all__ = ["AdmissionPart", "Part", "flag", "is_a", "is_async", "needs", "normalise", "number", "share", "whole"]
 
 T = TypeVar("T")
 
@@ -77,6 +77,27 @@ def share(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise ConfigurationError.bad_value(key, value, "a share above 0 and at most 1, such as 0.5 for half")
     return float(value)
+
+
+def needs(key: str, accepted: str) -> Callable[[type[T]], type[T]]:
+    """Let a settings class say what a setting takes that has no default and was left out.
+
+    To type checkers it is missing all the same; at run time Python would only say that it is.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        make: Callable[..., None] = cls.__init__
+
+        @functools.wraps(make)
+        def checked(self: T, *args: object, **kwargs: object) -> None:
+            if key not in kwargs and not args:
+                raise ConfigurationError(f"{key} is missing; it takes {accepted}", key)
+            make(self, *args, **kwargs)
+
+        cls.__init__ = checked  # type: ignore[assignment, method-assign]
+        return cls
+
+    return decorate
 
 
 def is_a(test: Callable[[object], bool], function: object) -> bool:

@@ -26,7 +26,7 @@ from hormesis.outcome import (
     in_words,
     result_test,
 )
-from hormesis.patterns.part import flag, normalise, number, share, whole
+from hormesis.patterns.part import flag, needs, normalise, number, share, whole
 from hormesis.tables import ACCEPTED, Settings
 from hormesis.units import Duration, format_seconds, seconds
 
@@ -38,6 +38,7 @@ _STOCK = 10.0
 """Retries that a quiet client has before traffic must earn them."""
 
 
+@needs("on", ON_ACCEPTED)
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Retry(Settings):
     """Repeat an attempt that failed, after a back-off with jitter.
