@@ -118,7 +118,7 @@ def test_only_the_obvious_value_is_positional() -> None:
 
 def test_what_a_retry_repeats_has_no_default() -> None:
     """Repeating the wrong thing does harm, so `on` must be said, and the error tells what it takes."""
-    with pytest.raises(hm.ConfigurationError, match="on is missing; it takes exception types, .*transient"):
+    with pytest.raises(hm.ConfigurationError, match=r"on is missing; it takes exception types, .*transient"):
         hm.Retry()  # type: ignore[call-arg]
 
 

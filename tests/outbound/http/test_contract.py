@@ -539,7 +539,9 @@ def test_cancelled_between_attempts(server: Server, async_client_of: MakeClient)
 
 def test_cancelled_anywhere(server: Server, async_client_of: MakeClient) -> None:
     """Wherever a call is cancelled, its permit comes back, and the next call finds all in order."""
-    policy = hm.Policy(retry(budget=None), hm.CircuitBreaker(failure_rate=1), hm.Bulkhead(1))
+    policy = hm.Policy(
+        retry(budget=None), hm.CircuitBreaker(failure_rate=1, minimum_calls=100, quiet=None), hm.Bulkhead(1)
+    )
     client: Asynchronous = async_client_of(policy)
     url = server.urls[0] + server.path(*[behaviour for _ in range(200) for behaviour in (answer(503), answer(200))])
 
