@@ -33,8 +33,9 @@ from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.part import Part, flag
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline, Timeout
+from hormesis.policy.arrangement import Order
 from hormesis.policy.expected import Expected
-from hormesis.policy.policy import Order, Policy
+from hormesis.policy.policy import Policy
 from hormesis.policy.registry import Registry
 from hormesis.units import seconds
 

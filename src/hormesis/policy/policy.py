@@ -9,36 +9,25 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from hormesis.clock import MONOTONIC, Clock, Random, system_random
-from hormesis.core.bulkhead import BulkheadMachine
-from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError
-from hormesis.events import EventBus, LeftWorkEnded, Reconfigured, WorkerReplaced, WorkLeftBehind, bus
+from hormesis.events import EventBus, Reconfigured, bus
 from hormesis.patterns.bulkhead import Bulkhead
-from hormesis.patterns.circuit_breaker import CircuitBreaker
-from hormesis.patterns.fallback import Fallback
-from hormesis.patterns.hedge import Hedge
-from hormesis.patterns.keys import key_of
-from hormesis.patterns.part import AdmissionPart, Part, flag, is_a, is_async
-from hormesis.patterns.retry import Retry
-from hormesis.patterns.timeout import Deadline, Timeout
+from hormesis.patterns.part import Part, flag, is_a, is_async
+from hormesis.policy.arrangement import Order, arranged, check_parts, name_of, sync_problem
+from hormesis.policy.assembly import Assembly
 from hormesis.policy.call import Opened
-from hormesis.policy.doors import Door, Doors
 from hormesis.policy.expected import Expected
 from hormesis.policy.explain import explain, first
 from hormesis.policy.express import protect, protect_async
-from hormesis.policy.ground import Stations
 from hormesis.policy.journey import Layer
-from hormesis.policy.registry import Address, Adopting, Registry
+from hormesis.policy.registry import Registry
 from hormesis.policy.telling import Teller
-from hormesis.policy.threads import Threads
-from hormesis.units import seconds
 
 if TYPE_CHECKING:
     from hormesis.policy.block import Attempts
@@ -50,8 +39,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 PartOf = TypeVar("PartOf", bound=Part)
-
-Order = Literal["standard", "as given"]
 
 
 class Policy:
@@ -113,7 +100,7 @@ class Policy:
         random: Random | None = None,
         events: EventBus = bus,
     ) -> None:
-        _check_parts(parts)
+        check_parts(parts)
         if order not in ("standard", "as given"):
             raise ConfigurationError.unknown("order", order, ("standard", "as given"))
         if not name or not isinstance(name, str):
@@ -124,12 +111,12 @@ class Policy:
         _check_surroundings(calls, expects)
         self.calls = tuple(calls)
         self.expects = expects
-        self.layers = _arranged(parts, order)
+        self.layers = arranged(parts, order)
         self._registry = registry if registry is not None else Registry()
         self._clock = clock
         self._random = random if random is not None else system_random()
         self._bus = events
-        self._sync_problem = _sync_problem(parts)
+        self._sync_problem = sync_problem(parts)
         self._build()
         _policies.add(self)
 
@@ -160,7 +147,7 @@ class Policy:
             raise ConfigurationError(self._sync_problem)
         if _code_flags(function) & _GENERATOR:
             raise ConfigurationError(
-                f"{_name(function)} is a generator; a policy protects calls with one answer, and streams with open()"
+                f"{name_of(function)} is a generator; a policy protects calls with one answer, and streams with open()"
             )
         return cast("R", protect(self, function)(*args, **kwargs))
 
@@ -178,11 +165,11 @@ class Policy:
         """
         if self.top.workers is None:
             raise ConfigurationError(
-                f"policy {self.name!r} has no workers, so {_name(function)} would block the event loop; give its "
+                f"policy {self.name!r} has no workers, so {name_of(function)} would block the event loop; give its "
                 "bulkhead workers='threads' or 'processes'"
             )
         if is_async(function):
-            raise ConfigurationError(f"{_name(function)} is asynchronous, and needs no worker: use acall()")
+            raise ConfigurationError(f"{name_of(function)} is asynchronous, and needs no worker: use acall()")
         return cast("R", await protect_async(self, cast("Any", function))(*args, **kwargs))
 
     def open(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Opened[R]:
@@ -235,12 +222,12 @@ class Policy:
             raise ConfigurationError.bad_value("the decorated object", function, "a function")
         if is_a(inspect.isgeneratorfunction, function) or is_a(inspect.isasyncgenfunction, function):
             raise ConfigurationError(
-                f"{_name(function)} is a generator; a policy protects calls with one answer, and streams with open()"
+                f"{name_of(function)} is a generator; a policy protects calls with one answer, and streams with open()"
             )
         if is_async(function):
             return cast("F", self._mark(functools.update_wrapper(protect_async(self, function), function)))
         if self._sync_problem is not None:
-            raise ConfigurationError(f"{_name(function)} is synchronous: {self._sync_problem}")
+            raise ConfigurationError(f"{name_of(function)} is synchronous: {self._sync_problem}")
         if any(isinstance(part, Bulkhead) and part.workers == "processes" for part in self.parts):
             from hormesis.policy.processes import check_function  # noqa: PLC0415  few policies have processes
 
@@ -299,7 +286,7 @@ class Policy:
         """
         if self.order != "standard":
             raise ConfigurationError("reconfigure() does not know where to put a part in an order as given")
-        _check_parts(parts)
+        check_parts(parts)
         replaced = {part.slot for part in parts}
         kept = [part for part in self.parts if part.slot not in replaced]
         self.take_over(
@@ -320,18 +307,13 @@ class Policy:
         expects: Expected | None,
     ) -> None:
         """Become a policy of these parts, with the state that this one has; for files that are read again."""
-        _check_parts(parts)
-        layers = _arranged(parts, order)
+        check_parts(parts)
+        layers = arranged(parts, order)
         changed = [part for part in parts if part not in self.parts]
-        for depth, layer in enumerate(layers):
-            for part in layer:
-                if part in changed and isinstance(part, Adopting):
-                    self._registry.hand_on(self._address(depth, part), part)
-                if isinstance(part, Fallback) and part.cache is not None:
-                    self._registry.hand_on(self._cache_address(depth), part.cache)
+        self._assembly(shadow=shadow).hand_on(layers, changed)
         self.order, self.layers, self.shadow = order, layers, flag("shadow", shadow)
         self.calls, self.expects = tuple(calls), expects
-        self._sync_problem = _sync_problem(parts)
+        self._sync_problem = sync_problem(parts)
         self._build()
         teller = Teller(self.name, self._clock, self._bus)
         for part in changed:
@@ -387,135 +369,10 @@ class Policy:
 
     def _build(self) -> None:
         """Make the journey from the settings, with the state that the registry has for them."""
-        inner: Layer | None = None
-        for depth in range(len(self.layers) - 1, -1, -1):
-            inner = self._layer(depth, inner)
-        self.top = inner if inner is not None else self._layer(0, None)
+        self.top = self._assembly(shadow=self.shadow).top(self.layers)
 
-    def _layer(self, depth: int, inner: Layer | None) -> Layer:
-        parts: dict[Slot, Part] = {part.slot: part for part in self.layers[depth]} if self.layers else {}
-        retry, fallback = cast("Retry | None", parts.get(Slot.RETRY)), cast("Fallback | None", parts.get(Slot.FALLBACK))
-        timeout, hedge = cast("Timeout | None", parts.get(Slot.TIMEOUT)), cast("Hedge | None", parts.get(Slot.HEDGE))
-        teller = Teller(self.name, self._clock, self._bus, shadow=self.shadow)
-        budget = None
-        if retry is not None:
-            budget = self._registry.get(self._address(depth, retry), retry, retry.retry_budget)
-        doors = Doors([self._door(depth, p) for p in parts.values() if isinstance(p, AdmissionPart)], self._clock.now)
-        stations = Stations(
-            deadline=cast("Deadline | None", parts.get(Slot.DEADLINE)),
-            fallback=fallback,
-            fallback_places=None if fallback is None or fallback.function is None else self._places(depth, fallback),
-            caching=None if fallback is None or fallback.cache is None else self._caching(depth, fallback, teller),
-            retry=retry,
-            budget=budget,
-            hedging=None if hedge is None else self._hedging(depth, hedge, budget, teller),
-            doors=doors,
-            timeout=timeout,
-            workers=self._workers(depth, timeout, cast("Bulkhead | None", parts.get(Slot.BULKHEAD)), teller),
-            judges=tuple(
-                on_result
-                for part in parts.values()
-                if isinstance(part, CircuitBreaker | Fallback | Retry)
-                if (on_result := part.on_result) is not None
-            ),
-            inner=inner,
-        )
-        return self._kind_of_layer(
-            self.name,
-            stations,
-            outermost=depth == 0,
-            clock=self._clock,
-            random=self._random,
-            teller=teller,
-            bus=self._bus,
-        )
-
-    @property
-    def _kind_of_layer(self) -> type[Layer]:
-        if not self.shadow:
-            return Layer
-        from hormesis.policy.shadow import ShadowLayer  # noqa: PLC0415  most policies act
-
-        return ShadowLayer
-
-    def _door(self, depth: int, part: AdmissionPart) -> Door:
-        make = functools.partial(part.machine, random=self._random)
-        machine = self._registry.get(self._address(depth, part), part, make)
-        return Door(part, machine, key_of(getattr(part, "by", None)))
-
-    def _caching(self, depth: int, fallback: Fallback, teller: Teller) -> Any:
-        from hormesis.policy.caching import Caching  # noqa: PLC0415  most policies have no cache
-
-        assert fallback.cache is not None  # noqa: S101  the caller has looked
-        machine = self._registry.get(self._cache_address(depth), fallback.cache, fallback.cache.machine)
-        deadline = self.part(Deadline)
-        limit = math.inf if deadline is None else seconds(deadline.limit)
-        return Caching(self.name, machine, fallback, self._clock, self._random, teller, limit=limit)
-
-    def _places(self, depth: int, fallback: Fallback) -> BulkheadMachine:
-        most = fallback.max_concurrent
-        return self._registry.get(
-            Address(self.name, "fallback", _depth(depth)),
-            most,
-            lambda lock: BulkheadMachine(max_concurrent=most, max_queued=0, max_wait=1.0, lock=lock),
-        )
-
-    def _workers(self, depth: int, timeout: Timeout | None, bulkhead: Bulkhead | None, teller: Teller) -> Any:
-        """Where synchronous functions run: in the bulkhead's workers, in the timeout's threads, or in their callers'.
-
-        They are state, like permits: a pool that a new layer made for itself would know nothing of who still works.
-        """
-        address = Address(self.name, "workers", _depth(depth))
-        if bulkhead is not None and bulkhead.workers == "processes":
-            return self._registry.get(
-                address,
-                ("processes", bulkhead.max_concurrent, bulkhead.memory_bytes, bulkhead.calls_max),
-                lambda _: _processes(self.name, bulkhead, teller),
-            )
-        if bulkhead is not None and bulkhead.workers == "threads":
-            part, most = Slot.BULKHEAD.key, bulkhead.max_concurrent
-        elif timeout is not None and timeout.threads:
-            part, most = Slot.TIMEOUT.key, timeout.threads
-        else:
-            return None
-        zombies = functools.partial(_tell_zombies, teller, part)
-        return self._registry.get(address, ("threads", part, most), lambda _: Threads(self.name, most, zombies))
-
-    def _hedging(self, depth: int, hedge: Hedge, budget: Any, teller: Teller) -> Any:
-        from hormesis.policy.hedging import Hedging  # noqa: PLC0415  most policies don't hedge
-
-        machine = self._registry.get(self._address(depth, hedge), hedge, hedge.machine)
-        return self._registry.get(
-            Address(self.name, "races", _depth(depth)),
-            (hedge, id(machine), id(budget)),
-            lambda _: Hedging(self.name, hedge, machine, budget, self._clock, teller),
-        )
-
-    def _address(self, depth: int, part: Part) -> Address:
-        return Address(self.name, part.slot.key, _depth(depth))
-
-    def _cache_address(self, depth: int) -> Address:
-        return Address(self.name, "cache", _depth(depth))
-
-
-def _depth(depth: int) -> str:
-    return str(depth) if depth else ""
-
-
-def _processes(name: str, bulkhead: Bulkhead, teller: Teller) -> Any:
-    from hormesis.policy.processes import Processes  # noqa: PLC0415  few policies have processes
-
-    return Processes(
-        name,
-        bulkhead.max_concurrent,
-        memory_max=bulkhead.memory_bytes,
-        calls_max=bulkhead.calls_max,
-        on_replaced=lambda reason: teller.tell(WorkerReplaced, Slot.BULKHEAD.key, reason=reason),
-    )
-
-
-def _tell_zombies(teller: Teller, part: str, zombies: int, more: bool) -> None:
-    teller.tell(WorkLeftBehind if more else LeftWorkEnded, part, zombies=zombies)
+    def _assembly(self, *, shadow: bool) -> Assembly:
+        return Assembly(self.name, self._registry, shadow=shadow, clock=self._clock, random=self._random, bus=self._bus)
 
 
 _policies: weakref.WeakSet[Policy] = weakref.WeakSet()
@@ -534,68 +391,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_clean_after_fork)
 
 
-def _check_parts(parts: Sequence[object]) -> None:
-    for part in parts:
-        if isinstance(part, type) or not isinstance(part, Part):
-            raise ConfigurationError(f"{part!r} is no part of a policy; parts are such as Retry(...) or Timeout(...)")
-
-
 def _check_surroundings(calls: object, expects: object) -> None:
     if not isinstance(calls, list | tuple) or not all(isinstance(called, Policy) for called in calls):
         raise ConfigurationError.bad_value("calls", calls, "a list of policies")
     if expects is not None and not isinstance(expects, Expected):
         raise ConfigurationError.bad_value("expects", expects, "an Expected(...), or None")
-
-
-def _arranged(parts: Sequence[Part], order: Order) -> tuple[tuple[Part, ...], ...]:
-    return _one_layer(parts) if order == "standard" else _layers_as_given(parts)
-
-
-def _one_layer(parts: Sequence[Part]) -> tuple[tuple[Part, ...], ...]:
-    """The parts in the standard order."""
-    seen: set[Slot] = set()
-    for part in parts:
-        if part.slot in seen:
-            raise ConfigurationError(
-                f"two parts of the kind {part.slot.key!r}: a policy has one; nest policies, or use order='as given'"
-            )
-        seen.add(part.slot)
-    return (tuple(sorted(parts, key=lambda part: part.slot.position)),)
-
-
-def _layers_as_given(parts: Sequence[Part]) -> tuple[tuple[Part, ...], ...]:
-    """Cut the parts into runs that each stand in the standard order."""
-    layers: list[list[Part]] = []
-    for part in parts:
-        if not layers or part.slot.position <= layers[-1][-1].slot.position:
-            layers.append([])
-        layers[-1].append(part)
-    judges: list[str] = []
-    for layer in layers:
-        for part in layer:
-            if part.slot is Slot.FALLBACK and judges:
-                raise ConfigurationError(
-                    f"a fallback inside of {' and '.join(judges)}: they would never see a failure; put it outside"
-                )
-        judges += [part.slot.key for part in layer if part.slot in (Slot.RETRY, Slot.CIRCUIT_BREAKER)]
-    return tuple(tuple(layer) for layer in layers)
-
-
-def _sync_problem(parts: Sequence[Part]) -> str | None:
-    """Why these parts can't protect a synchronous function, or None."""
-    workers = any(isinstance(part, Bulkhead) and part.workers for part in parts)
-    for part in parts:
-        if isinstance(part, Timeout) and not (part.threads or part.cooperative or workers):
-            return (
-                "a thread can't be interrupted, so on a synchronous function a Timeout needs threads=N or a bulkhead "
-                "with workers (the caller stops waiting, and the thread ends by itself), or cooperative=True (the "
-                "function heeds hormesis.remaining())"
-            )
-        if isinstance(part, Hedge) and not part.threads:
-            return "a second attempt at the same time needs a thread: give the Hedge threads=N"
-        if isinstance(part, Fallback) and part.function and is_async(part.function):
-            return f"the fallback {_name(part.function)} is asynchronous"
-    return None
 
 
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
@@ -605,7 +405,3 @@ def _code_flags(function: object) -> int:
     """What kind of function it is, as its code says; a quick look for the hot path."""
     flags: int = getattr(getattr(function, "__code__", None), "co_flags", 0)
     return flags
-
-
-def _name(function: object) -> str:
-    return str(getattr(function, "__qualname__", function))
