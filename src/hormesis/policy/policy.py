@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hormesis.policy.block import Attempts
     from hormesis.policy.control import BreakerControl
 
-__all__ = ["Order", "Policy"]
+__all__ = ["Policy"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
