@@ -5,9 +5,9 @@ read to its end, was closed, or broke off. Nothing is repeated once the head was
 
 **An answer can be a failure.** A status that speaks of the server (408, 429, 5xx) travels through the policy as an
 `UnwantedResult`, so that breaker, retry and fallback see it. When there is nothing better the caller gets it, with its
-body, as the library would have handed it out. One that another attempt takes the place of is let go: what is small and
-comes at once is read, so that its connection can be used again and the answer stays readable (it is what the caller
-gets when that other attempt is refused); else the connection is closed.
+body, as the library would have handed it out. One that another attempt takes the place of is let go, once that attempt
+was let in: what is small and comes at once is read, so that its connection can be used again; else the connection is
+closed.
 
 **Repeating** takes a method that may be repeated, and a body that can be sent again. A POST or PATCH may when it has an
 `Idempotency-Key`, with which the server recognises the second one, or when the policy's `Retry` says so by
