@@ -34,6 +34,9 @@ class Tally(NamedTuple):
     slow: int
 
 
+_NOTHING = Tally(0, 0, 0)
+
+
 class Window(Protocol):
     """What a breaker needs of a window. All verbs but `tick` want the breaker's lock held."""
 
@@ -177,7 +180,6 @@ class TimeWindow:
         "_slow",
         "_ticks_before",
         "_total",
-        "_width",
         "seconds",
         "ticks",
         "ticks_until",
@@ -185,12 +187,12 @@ class TimeWindow:
 
     def __init__(self, seconds: float, ticks: Ticks | None = None, first: int = 0) -> None:
         self.seconds = seconds
-        self._width = seconds / _BUCKETS
         self.ticks = Ticks() if ticks is None else ticks
         self._ticks_before = first
         self._failures = self._slow = 0
-        self._row = _Row()
-        self._total = Tally(0, 0, 0)
+        # What a window holds only once something fails is made then: there may be one for each of many hosts.
+        self._row: _Row | None = None
+        self._total = _NOTHING
         self.ticks_until = self._ends = -math.inf
         self._buckets: deque[tuple[float, Tally]] | None = None
 
@@ -202,13 +204,14 @@ class TimeWindow:
     @property
     def in_a_row(self) -> int:
         """Failures without a success between them, up to the last failure."""
-        return self._row.length
+        return 0 if self._row is None else self._row.length
 
     def record(self, now: float, *, failed: bool, slow: bool) -> Tally:
         """Count any call."""
         self._turn(now)
         number = self.ticks.advance()
         if failed:
+            self._row = self._row or _Row()
             self._row.lengthen(number)
         self._failures += failed
         self._slow += slow
@@ -222,7 +225,6 @@ class TimeWindow:
     def resize(self, seconds: float) -> None:
         """Look at a longer or shorter time from now on; what it holds of that stays."""
         self.seconds = seconds
-        self._width = seconds / _BUCKETS
         self.ticks_until = -math.inf  # the next call begins a bucket of the new width
 
     def _sum(self) -> Tally:
@@ -235,7 +237,8 @@ class TimeWindow:
             return
         ticks = self.ticks.read()
         closed = Tally(ticks - self._ticks_before, self._failures, self._slow)
-        self.ticks_until = (now // self._width + 1) * self._width
+        width = self.seconds / _BUCKETS
+        self.ticks_until = (now // width + 1) * width
         if closed.calls:
             self._buckets = self._buckets or deque()
             self._buckets.append((min(self._ends, self.ticks_until), closed))
@@ -243,7 +246,7 @@ class TimeWindow:
         self._ticks_before, self._failures, self._slow = ticks, 0, 0
         self._ends = self.ticks_until
         # The window is the bucket that now begins and the nine before it.
-        oldest_end = self.ticks_until - self.seconds + self._width / 2
+        oldest_end = self.ticks_until - self.seconds + width / 2
         while self._buckets and self._buckets[0][0] < oldest_end:
             _, gone = self._buckets.popleft()
             self._total = Tally(*(a - b for a, b in zip(self._total, gone, strict=True)))
