@@ -67,6 +67,35 @@ def test_a_mistake_in_a_predicate_costs_no_place(caller: Any, parts: tuple[Any, 
     assert policy.snapshot()["parts"]["bulkhead"]["in_flight"] == 0
 
 
+@pytest.mark.parametrize(
+    "part", [hm.CircuitBreaker(on=refuses), hm.CircuitBreaker(on_result=refuses)], ids=["on", "result"]
+)
+def test_a_mistake_in_a_predicate_costs_a_shadow_no_place(caller: Any, part: Any) -> None:
+    """Also a policy that only watches gives its permits back, whatever an author's function raises."""
+    policy = hm.Policy(part, hm.Bulkhead(1), shadow=True)
+    for step in (ConnectionResetError, 3):
+        with contextlib.suppress(Exception):
+            caller.call(policy, Scripted(step))
+    assert policy.snapshot()["parts"]["bulkhead"]["in_flight"] == 0
+
+
+def test_a_mistake_further_in_costs_no_place() -> None:
+    """In layers, the outer permits of an open call end also where a part of the inner layer raises."""
+    policy = hm.Policy(
+        hm.CircuitBreaker(), hm.Bulkhead(1), hm.CircuitBreaker(on=refuses), hm.Bulkhead(1), order="as given"
+    )
+    with pytest.raises(LookupError), policy.open(iter, []):
+        raise ConnectionResetError
+    states = policy.snapshot()["parts"]
+    assert [state["in_flight"] for key, state in states.items() if "bulkhead" in key] == [0, 0]
+
+
+def test_a_shadow_with_workers_blocks_no_loop() -> None:
+    """A synchronous function runs in a worker all the same, since its caller's loop must go on."""
+    policy = hm.Policy(hm.Bulkhead(1, workers="threads"), shadow=True)
+    assert asyncio.run(policy.acall_in_worker(threading.get_ident)) != threading.get_ident()
+
+
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 def test_a_block_under_a_shadow_is_left_alone(*, asynchronous: bool) -> None:
     """A shadow refuses, repeats and cuts off no block, as it does no function."""

@@ -247,18 +247,23 @@ class Ground:
 
     def end_badly(self, call: Call, permits: Sequence[Permit], error: BaseException, started: float) -> None:
         """End the permits of an attempt that failed or was cancelled, as each part sees it."""
-        if call.inner is not None:
-            call.inner.end(error)
-            call.inner = None
+        inner, call.inner = call.inner, None
+        try:
+            if inner is not None:
+                inner.end(error)
+        finally:
+            self._end_permits(call.gate, permits, error, started)
+        self._tell_failure(call, error)
+        self.teller.tell_news(call.gate)
+
+    def _end_permits(self, gate: Gate, permits: Sequence[Permit], error: BaseException, started: float) -> None:
+        """End permits as each part sees it; an author's functions are asked, and whatever they raise, permits end."""
         endings = [Ending.IGNORED] * len(permits)
         again = None
         try:
-            # Here an author's functions are asked, and the properties of exceptions. Whatever they raise, permits end.
-            endings, again = self._endings(call.gate, error), retry_after(error)
+            endings, again = self._endings(gate, error), retry_after(error)
         finally:
-            call.gate.end(permits, endings, started, self.now(), again)
-        self._tell_failure(call, error)
-        self.teller.tell_news(call.gate)
+            gate.end(permits, endings, started, self.now(), again)
 
     def _end_left_behind(
         self, call: Call, permits: Sequence[Permit], left: LeftBehind, started: float
@@ -292,11 +297,14 @@ class Ground:
         call.args, call.kwargs = (), {}  # or they would live as long as the stream does
 
         def end(error: BaseException | None) -> None:
-            if inner is not None:
-                inner.end(error)
-            if held is None:
-                return
-            permits, started = held
+            try:
+                if inner is not None:
+                    inner.end(error)
+            finally:
+                if held is not None:
+                    end_own(error, *held)
+
+        def end_own(error: BaseException | None, permits: Sequence[Permit], started: float) -> None:
             if error is None:
                 call.gate.succeed(permits, started, self.now())
                 self.teller.tell_news(call.gate)

@@ -11,6 +11,7 @@ Nothing is delayed, refused, repeated, cut off, cached or answered by a shadow, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,11 +19,13 @@ from hormesis.core.admission import Permit, Refusal
 from hormesis.core.slots import Slot
 from hormesis.errors import TimedOut
 from hormesis.events import FallbackAnswered
-from hormesis.outcome import OnResult, classify, retry_after
+from hormesis.outcome import OnResult, classify
+from hormesis.patterns.part import is_async
 from hormesis.policy.call import Call, Opened
 from hormesis.policy.gate import Entry, Gate
 from hormesis.policy.ground import unwanted
 from hormesis.policy.journey import Layer
+from hormesis.policy.threads import LeftBehind
 from hormesis.units import seconds
 
 __all__ = ["ShadowLayer"]
@@ -66,13 +69,22 @@ class ShadowLayer(Layer):
         """Make the call, and watch it."""
         watched = self.watch(call)
         try:
-            result = await self._start(call)
+            result = await self._go(call)
         except BaseException as raised:
             self._end_shadow(call, watched, self._instead_of(raised, watched))
             if self._is_result(raised, call):
                 return raised.result
             raise
         return self._end_shadow_well(call, watched, result)
+
+    async def _go(self, call: Call) -> Any:
+        """Call the function as it is; one that would block the loop still runs in a worker."""
+        if self.workers is None or self.inner is not None or is_async(call.function):
+            return await self._start(call)
+        try:
+            return await self.workers.run_async(call.function, call.args, call.kwargs, math.inf)
+        except LeftBehind as left:
+            raise left.error or TimeoutError() from None
 
     def _opened(self, call: Call, value: Any) -> Opened[Any]:
         return Opened(value, lambda error: None if call.inner is None else call.inner.end(error))
@@ -108,9 +120,14 @@ class ShadowLayer(Layer):
         self, call: Call, watched: _Watched, result: Any, judges: Sequence[OnResult] | None = None
     ) -> Any:
         late = None if watched.refused else self._late(watched)
+        try:
+            bad = any(judge(result) for judge in (self.judges if judges is None else judges))
+        except BaseException as mistake:
+            self._end_shadow(call, watched, mistake)
+            raise
         if late is not None:
             self._end_shadow(call, watched, late)
-        elif any(judge(result) for judge in (self.judges if judges is None else judges)):
+        elif bad:
             self._end_shadow(call, watched, unwanted(result))
         else:
             watched.gate.succeed(watched.permits, watched.started, self.now())
@@ -136,8 +153,7 @@ class ShadowLayer(Layer):
         """Let the parts hear of a failure, and tell what would have come of it."""
         if watched.refused:
             return
-        endings = self._endings(watched.gate, error)
-        watched.gate.end(watched.permits, endings, watched.started, self.now(), retry_after(error))
+        self._end_permits(watched.gate, watched.permits, error, watched.started)
         self._tell_failure(call, error)
         self.teller.tell_news(watched.gate)
         if isinstance(error, Exception) and self.delay_before_next(call, error) is None:
