@@ -24,7 +24,7 @@ show what it survives.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hormesis.context import answers, calling, check_deadline, deadline, remaining, request_id, serving
+from hormesis.context import answers, calling, check_deadline, criticality, deadline, remaining, request_id, serving
 from hormesis.errors import (
     BulkheadFull,
     CircuitOpen,
@@ -32,7 +32,10 @@ from hormesis.errors import (
     DeadlineExceeded,
     HormesisError,
     MissingExtraError,
+    Overloaded,
+    RateLimited,
     Rejected,
+    Throttled,
     TimedOut,
     WorkerCrashed,
     WorkerError,
@@ -51,6 +54,7 @@ from hormesis.policy.call import Opened
 from hormesis.policy.expected import Expected
 from hormesis.policy.policy import Policy
 from hormesis.policy.registry import Registry
+from hormesis.priority import Criticality
 from hormesis.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -66,6 +70,7 @@ __all__ = [
     "CircuitOpen",
     "ConfigurationError",
     "ConnectionPools",
+    "Criticality",
     "Deadline",
     "DeadlineExceeded",
     "Degradation",
@@ -78,12 +83,15 @@ __all__ = [
     "HormesisError",
     "MissingExtraError",
     "Opened",
+    "Overloaded",
     "Policies",
     "Policy",
+    "RateLimited",
     "Registry",
     "Rejected",
     "Retry",
     "StaleCache",
+    "Throttled",
     "TimedOut",
     "Timeout",
     "UnwantedResult",
@@ -93,6 +101,7 @@ __all__ = [
     "calling",
     "check_deadline",
     "classify",
+    "criticality",
     "deadline",
     "listen",
     "load",

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from hormesis.clock import MONOTONIC, Clock
 from hormesis.errors import DeadlineExceeded, TimedOut
 from hormesis.headers import Headers, remaining_of, request_id_of
+from hormesis.priority import Criticality
 from hormesis.units import Duration, seconds
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "answers",
     "calling",
     "check_deadline",
+    "criticality",
     "current_call",
     "current_deadline",
     "deadline",
@@ -112,11 +114,13 @@ class CallFacts:
         labels: Names for it, such as `host` or `tenant`; parts with `by="host"` have an instance for each value.
         repeatable: Whether making the call twice is harmless; a call that is not is neither retried nor hedged.
         request_id: The id of the request that it serves, for logs and for the wire.
+        criticality: How much it matters; None when nobody said so.
     """
 
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     repeatable: bool = True
     request_id: str | None = None
+    criticality: Criticality | None = None
 
 
 _NO_FACTS = CallFacts()
@@ -124,8 +128,17 @@ current_call: ContextVar[CallFacts] = ContextVar("hormesis_call", default=_NO_FA
 
 
 @contextlib.contextmanager
-def calling(*, repeatable: bool | None = None, request_id: str | None = None, **labels: str) -> Iterator[CallFacts]:
+def calling(
+    *,
+    repeatable: bool | None = None,
+    request_id: str | None = None,
+    criticality: Criticality | str | None = None,
+    **labels: str,
+) -> Iterator[CallFacts]:
     """Tell what is known of the calls inside the block; what an outer block said holds where this one is silent.
+
+    Raises:
+        ConfigurationError: There is no criticality of that name.
 
     >>> with calling(tenant="acme"), calling(host="eu-1", repeatable=False) as facts:
     ...     facts.labels, facts.repeatable
@@ -136,6 +149,7 @@ def calling(*, repeatable: bool | None = None, request_id: str | None = None, **
         labels={**outer.labels, **labels},
         repeatable=outer.repeatable if repeatable is None else repeatable,
         request_id=outer.request_id if request_id is None else request_id,
+        criticality=outer.criticality if criticality is None else Criticality.of(criticality),
     )
     token = current_call.set(facts)
     try:
@@ -172,6 +186,15 @@ def request_id() -> str | None:
     'r-1'
     """
     return current_call.get().request_id
+
+
+def criticality() -> Criticality | None:
+    """Return how much the request that is being served matters, or None when nobody said so.
+
+    >>> with calling(criticality="background"): criticality()
+    <Criticality.BACKGROUND: 3>
+    """
+    return current_call.get().criticality
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,7 +19,10 @@ __all__ = [
     "DeadlineExceeded",
     "HormesisError",
     "MissingExtraError",
+    "Overloaded",
+    "RateLimited",
     "Rejected",
+    "Throttled",
     "TimedOut",
     "WorkerCrashed",
     "WorkerError",
@@ -125,6 +128,18 @@ class CircuitOpen(Rejected):
 
 class BulkheadFull(Rejected):
     """All permits of the bulkhead are taken and its queue is full, or a wait in its queue came to nothing."""
+
+
+class RateLimited(Rejected):
+    """A rate limit is used up for now; what it would take to go in comes back with time alone."""
+
+
+class Throttled(Rejected):
+    """The dependency has been refusing calls, so this one was not sent at all."""
+
+
+class Overloaded(Rejected):
+    """A concurrency limit or a load shedder has no room for the call, or none for one of its priority."""
 
 
 class TimedOut(HormesisError, TimeoutError):

@@ -26,6 +26,7 @@ __all__ = [
     "HedgeStarted",
     "LeftWorkEnded",
     "LevelChanged",
+    "LimitChanged",
     "Listener",
     "Reconfigured",
     "RefreshFailed",
@@ -256,6 +257,16 @@ class Reconfigured(Event):
 
     name: ClassVar[str] = "reconfigured"
     settings: str
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class LimitChanged(Event):
+    """A limit that finds itself was so much for a while, and is so much now; told when it has moved by a tenth."""
+
+    name: ClassVar[str] = "limit_changed"
+    before: float
+    after: float
+    reason: str
 
 
 Listener: TypeAlias = Callable[[Event], None]

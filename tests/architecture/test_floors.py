@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "src" / "hormesis"
 
 FLOORS = [
-    ["errors", "units", "outcome", "clock", "events", "context", "headers", "tables", "version"],
+    ["errors", "units", "outcome", "clock", "events", "context", "headers", "priority", "tables", "version"],
     ["core"],
     ["patterns"],
     ["policy"],

@@ -32,7 +32,16 @@ from collections.abc import Callable, Collection
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from hormesis.clock import MONOTONIC
-from hormesis.context import CallFacts, TravellingDeadline, calling, current_deadline, left, remaining, request_id
+from hormesis.context import (
+    CallFacts,
+    TravellingDeadline,
+    calling,
+    criticality,
+    current_deadline,
+    left,
+    remaining,
+    request_id,
+)
 from hormesis.errors import ConfigurationError, DeadlineExceeded
 from hormesis.headers import DEADLINE, Headers, deadline_headers, request_id_headers, retry_after_of
 
@@ -47,6 +56,7 @@ from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline
 from hormesis.policy.call import Opened
 from hormesis.policy.policy import Policy
+from hormesis.priority import priority_headers
 from hormesis.units import seconds
 
 __all__ = ["SMALL", "Guard", "Patience", "Reading", "Trip", "host_label"]
@@ -210,7 +220,8 @@ class Trip(Generic[ResponseT]):
             told = deadline_headers(time)
             if not any(name in names for name in (DEADLINE, *told)):
                 sent = told
-        sent.update((name, value) for name, value in request_id_headers(request_id()).items() if name not in names)
+        told = {**request_id_headers(request_id()), **priority_headers(criticality())}
+        sent.update((name, value) for name, value in told.items() if name not in names)
         return sent
 
     @property

@@ -15,12 +15,13 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from hormesis.clock import MONOTONIC
-from hormesis.context import calling, current_call, current_deadline, deadline, left, remaining, request_id
+from hormesis.context import calling, criticality, current_call, current_deadline, deadline, left, remaining, request_id
 from hormesis.errors import ConfigurationError, DeadlineExceeded, MissingExtraError, Rejected
 from hormesis.headers import request_id_headers
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline
 from hormesis.policy.policy import Policy
+from hormesis.priority import priority_headers
 from hormesis.units import seconds
 
 try:
@@ -113,7 +114,8 @@ class Rpc:
             changed["timeout"] = max(0.0, time)
         metadata: list[tuple[str, Any]] = list(getattr(self.details, "metadata", None) or [])
         said = {name for name, _ in metadata}
-        more = [pair for pair in request_id_headers(request_id()).items() if pair[0] not in said]
+        told = {**request_id_headers(request_id()), **priority_headers(criticality())}
+        more = [pair for pair in told.items() if pair[0] not in said]
         if more:
             changed["metadata"] = tuple(metadata + more)
         return changed
