@@ -18,7 +18,7 @@ from typing import Protocol
 
 from hormesis.core.admission import Lock
 
-__all__ = ["Algorithm", "Fixed", "QueueDelay", "Window", "Windowing"]
+__all__ = ["Algorithm", "Fixed", "Move", "QueueDelay", "Window", "Windowing"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,15 @@ class Window:
     limited: bool = False
     dropped: int = 0
     delay: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Move:
+    """A limit was so much, and is so much now."""
+
+    before: float
+    after: float
+    reason: str
 
 
 class Algorithm(Protocol):
