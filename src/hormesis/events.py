@@ -22,12 +22,16 @@ __all__ = [
     "EventBus",
     "FallbackAnswered",
     "FallbackFailed",
+    "FlowPaused",
+    "FlowResumed",
     "HedgeEnded",
     "HedgeStarted",
+    "ItemDropped",
     "LeftWorkEnded",
     "LevelChanged",
     "LimitChanged",
     "Listener",
+    "ReaderDisconnected",
     "Reconfigured",
     "RefreshFailed",
     "RetryScheduled",
@@ -266,6 +270,44 @@ class LimitChanged(Event):
     name: ClassVar[str] = "limit_changed"
     before: float
     after: float
+    reason: str
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class ItemDropped(Event):
+    """A queue or a stream has dropped so many items; the reason is that they expired, or its overflow policy."""
+
+    name: ClassVar[str] = "item_dropped"
+    items: int
+    reason: str
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class FlowPaused(Event):
+    """So much stands waiting that whoever sends was told to pause."""
+
+    name: ClassVar[str] = "flow_paused"
+    items: int
+    size: int
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class FlowResumed(Event):
+    """So little is left waiting that whoever sends was told to go on, after a pause of so many seconds."""
+
+    name: ClassVar[str] = "flow_resumed"
+    items: int
+    size: int
+    seconds: float
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class ReaderDisconnected(Event):
+    """A reader that did not keep up was disconnected, with so many items and bytes that it had not taken."""
+
+    name: ClassVar[str] = "reader_disconnected"
+    items: int
+    size: int
     reason: str
 
 
