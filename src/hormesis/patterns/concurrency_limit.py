@@ -205,9 +205,10 @@ class ConcurrencyLimit(Settings):
         late = ""
         if self.timeout is not None:
             late = f", and answers after {format_seconds(seconds(self.timeout))},"
+        bounds = f"{self.start} at first, {self.limit_min} to {self.limit_max:,}"
         return (
-            f"as many at a time as {self.algorithm} finds right: {self.start} at first, {self.limit_min} to {self.limit_max:,}"
-            f"{health}; {in_words(self.on)}{late} tell of too many; {queue}{whose}"
+            f"as many at a time as {self.algorithm} finds right: {bounds}{health}; "
+            f"{in_words(self.on)}{late} tell of too many; {queue}{whose}"
         )
 
 

@@ -1,0 +1,142 @@
+"""Lag: how late comes what is due.
+
+A timer of an event loop that comes late has stood behind callbacks that took long; so does everything else there. A
+thread that sleeps too long has waited for the interpreter or for a processor; so do all the others.
+
+Nothing comes exactly when it is due. Clocks and timers are rounded, by up to a millisecond, and waking takes a while.
+So much is no lag, and each probe finds out how much it is: the least lateness of the last few hundred samples. That is
+bounded, since in a service that is overloaded for minutes even the least of them is lag. What other threads take by
+computing is lag: the work waits for the interpreter, whoever has it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from hormesis.clock import MONOTONIC, Clock
+from hormesis.inbound.signals.tickers import Busy, LoopTicker, Observe, ThreadTicker
+from hormesis.units import Duration, seconds
+
+__all__ = ["Lateness", "LoopLag", "ThreadLag"]
+
+_EVERY = 0.01
+"""Ten samples in the shortest window that anybody looks at, and a hundred wake-ups a second, half a per mille of one
+processor."""
+
+_SPAN = 100
+"""Samples of which the least is taken; two spans count, this one and the one before."""
+
+_NATURAL_MAX = 0.002
+"""Seconds of lateness that may be natural: twice the millisecond to which timers are rounded."""
+
+
+class Lateness:
+    """Tells lag from the lateness that clocks and timers have by nature.
+
+    >>> lateness = Lateness()
+    >>> [round(lateness.lag(late), 4) for late in (0.001, 0.0012, 0.101)]
+    [0.0, 0.0002, 0.1]
+    """
+
+    __slots__ = ("_before", "_least", "_samples")
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._before = math.inf
+        self._least = math.inf
+
+    def lag(self, late: float) -> float:
+        """Return the part of a lateness, in seconds, that is lag."""
+        if self._samples >= _SPAN:
+            self._before, self._least, self._samples = self._least, math.inf, 0
+        self._samples += 1
+        self._least = min(self._least, max(0.0, late))
+        return max(0.0, late - min(self._least, self._before, _NATURAL_MAX))
+
+
+class LoopLag:
+    """Measures how late the running event loop is.
+
+    Its verbs are for the thread of the loop, of asyncio or uvloop.
+
+    Args:
+        observe: Takes each sample, in seconds.
+        busy: Whether anything is in flight; while nothing is, the probe sleeps.
+        every: Time between samples.
+        clock: The time; for tests.
+
+    >>> import asyncio
+    >>> async def main() -> bool:
+    ...     samples, requests = [], [1]
+    ...     lag = LoopLag(samples.append, busy=lambda: requests)
+    ...     lag.start()
+    ...     lag.wake()                      # a request has come in
+    ...     await asyncio.sleep(0.001)
+    ...     time.sleep(0.05)                # and computes, where it should not
+    ...     await asyncio.sleep(0.001)
+    ...     lag.stop()
+    ...     return max(samples) > 0.03
+    >>> asyncio.run(main())
+    True
+    """
+
+    __slots__ = ("_lateness", "_observe", "_ticker", "start", "stop", "wake")
+
+    def __init__(self, observe: Observe, *, busy: Busy, every: Duration = _EVERY, clock: Clock = MONOTONIC) -> None:
+        self._observe = observe
+        self._lateness = Lateness()
+        self._ticker = LoopTicker(
+            self._tick, every=seconds(every, "every"), busy=busy, clock=clock, name="the lag of the event loop"
+        )
+        self.start = self._ticker.start
+        self.stop = self._ticker.stop
+        self.wake = self._ticker.wake
+
+    def _tick(self, late: float) -> None:
+        self._observe(self._lateness.lag(late))
+
+
+class ThreadLag:
+    """Measures how long a thread that could go on waits for the interpreter or for a processor.
+
+    It has a daemon thread, which begins with the first `wake`, and which sleeps and looks how much longer that took.
+    Its verbs may be called by any thread. After a fork it begins anew with the next `wake`.
+
+    Args:
+        observe: Takes each sample, in seconds, in the probe's thread.
+        busy: Whether anything is in flight; while nothing is, the probe sleeps.
+        every: Time between samples.
+        sleep, now: How to wait, and the time; for tests.
+
+    >>> samples, requests = [], [1]
+    >>> lag = ThreadLag(samples.append, busy=lambda: requests)
+    >>> lag.start(); lag.wake()
+    >>> while not samples:
+    ...     time.sleep(0.001)
+    >>> lag.stop()
+    """
+
+    __slots__ = ("_lateness", "_observe", "_ticker", "start", "stop", "wake")
+
+    def __init__(
+        self,
+        observe: Observe,
+        *,
+        busy: Busy,
+        every: Duration = _EVERY,
+        sleep: Callable[[float], object] = time.sleep,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._observe = observe
+        self._lateness = Lateness()
+        self._ticker = ThreadTicker(
+            self._tick, every=seconds(every, "every"), busy=busy, sleep=sleep, now=now, name="the lag of threads"
+        )
+        self.start = self._ticker.start
+        self.stop = self._ticker.stop
+        self.wake = self._ticker.wake
+
+    def _tick(self, late: float) -> None:
+        self._observe(self._lateness.lag(late))
