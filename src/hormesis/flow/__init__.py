@@ -1,0 +1,14 @@
+"""Pattern 7, back pressure: whoever sends learns that it is too fast, before memory learns it."""
+
+from hormesis.flow.errors import ItemTooLarge, QueueClosed, QueueEmpty, QueueFull, ReaderTooSlow, RuleBroken
+from hormesis.flow.queue import Queue
+
+__all__ = [
+    "ItemTooLarge",
+    "Queue",
+    "QueueClosed",
+    "QueueEmpty",
+    "QueueFull",
+    "ReaderTooSlow",
+    "RuleBroken",
+]
