@@ -13,9 +13,10 @@ raises is logged once and off: an instrument never breaks a request.
 `HealthMonitor` reads how the system is, for limits that heed it.
 """
 
+from hormesis.inbound.signals.health import HealthMonitor
 from hormesis.inbound.signals.lag import LoopLag, ThreadLag
 from hormesis.inbound.signals.longest import Longest
 from hormesis.inbound.signals.pools import ThreadPoolWait
 from hormesis.inbound.signals.request_start import RequestStart
 
-__all__ = ["Longest", "LoopLag", "RequestStart", "ThreadLag", "ThreadPoolWait"]
+__all__ = ["HealthMonitor", "Longest", "LoopLag", "RequestStart", "ThreadLag", "ThreadPoolWait"]
