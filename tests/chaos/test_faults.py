@@ -17,6 +17,7 @@ from hormesis.chaos import (
     Refuse,
     Reset,
     Spike,
+    Throttle,
     describe,
     fault_from,
 )
@@ -35,6 +36,9 @@ TABLES: list[tuple[dict[str, object], Fault, str]] = [
     ({"kill": True}, Kill(), "killed"),
     ({"pause": True}, Pause(), "paused"),
     ({"spike": 3}, Spike(3), "load x3"),
+    ({"spike": 20, "request": "report"}, Spike(20, request="report"), "report x20"),
+    ({"spike": 2.5, "client": "bots"}, Spike(2.5, client="bots"), "bots x2.5"),
+    ({"throttle": 0.2}, Throttle(0.2), "runs 20 % of the time"),
 ]
 
 
@@ -90,6 +94,12 @@ def test_table_that_cannot_be_meant(table: dict[str, object], parts: list[str]) 
         (Spike, {"spike": float("inf")}, "spike"),
         (Spike, {"spike": float("nan")}, "spike"),
         (Spike, {"spike": True}, "spike"),
+        (Spike, {"spike": 2, "request": ""}, "request"),
+        (Spike, {"spike": 2, "client": 3}, "client"),
+        (Spike, {"spike": 2, "request": "a", "client": "b"}, "client"),
+        (Throttle, {"throttle": 0}, "throttle"),
+        (Throttle, {"throttle": 1}, "throttle"),
+        (Throttle, {"throttle": True}, "throttle"),
     ],
 )
 def test_bad_value(kind: type, values: dict[str, object], key: str) -> None:

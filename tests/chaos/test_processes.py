@@ -313,6 +313,30 @@ def test_pause(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_throttle(tmp_path: Path) -> None:
+    """A throttled process stands still for most of the time, also after a restart, and runs freely when resumed."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, PARENT, restart_after=0) as made:
+            await until(lambda: grandchild(made))
+            first = made.pid
+            made.throttle(0.2)
+            for _ in range(2):
+                looks = []
+                for _ in range(60):
+                    looks.append(state(made.pid or 0))
+                    await asyncio.sleep(0.013)
+                assert 0.5 < looks.count("T") / len(looks) < 0.97
+                made.kill()
+                await until(lambda: made.running and made.pid != first)
+            made.throttle(0.5)  # in place of the other
+            made.resume()
+            assert "T" not in [state(made.pid or 0) for _ in range(20) if not await asyncio.sleep(0.013)]
+            made.throttle(0.01)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("pidfd", [True, False])
 @pytest.mark.parametrize("code", [PARENT, STUBBORN])
 @pytest.mark.parametrize("paused", [True, False])

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.experiment import Experiment, load_experiment, schema
+from hormesis.gameday.experiment import Experiment, Stress, load_experiment, schema
 from hormesis.gameday.objectives import Objective
 from hormesis.gameday.results import Phase
 from hormesis.gameday.runner import planned_seconds
+from hormesis.loadgen import Retries
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "gameday.toml"
 
@@ -68,7 +69,7 @@ fault = { latency = "1s" }
 
 DURATION = "more than 0 seconds, as a number or like '300ms', '2s', '1m30s'"
 RATE = "a rate above zero, as a number a second or like '100/s', '6000/min'"
-FAULTS = "known are: latency, bandwidth, black_hole, refuse, reset, kill, pause, spike"
+FAULTS = "known are: latency, bandwidth, black_hole, refuse, reset, kill, pause, throttle, spike"
 NAME = "takes letters, digits, spaces, '_.-', 64 at most"
 STRESS = 'edge = "back"\nfault = { latency = "1s" }'
 METHODS = "takes one of get, post, put, patch, delete; it has"
@@ -164,8 +165,51 @@ MISTAKES = [
     ('detection = "500ms"', 'detection = "2s"', "run.detection is '2s'; it takes less than the dose"),
     ('recover_within = "500ms"', "recover_within = 3", "run.recover_within is 3.0; it takes less than the recovery"),
     (STRESS, STRESS + '\ndose = "fast"', f"stress.0.dose is 'fast'; it takes {DURATION}"),
-    (STRESS, STRESS + '\ndose = "400ms"', "stress 'slow': its dose takes more than run.detection"),
-    (STRESS, STRESS + "\nrecovery = 0.4", "its recovery more than run.recover_within"),
+    (STRESS, STRESS + '\ndose = "400ms"', "stress 'slow': its dose takes more than its detection, or run.detection"),
+    (STRESS, STRESS + "\nrecovery = 0.4", "its recovery more than its recover_within, or run.recover_within"),
+    (STRESS, STRESS + "\nrecover_within = 2", "its recovery more than its recover_within"),
+    (STRESS, STRESS + "\ndetection = -1", "stress.0.detection is -1.0; it takes seconds from 0"),
+    # Clients, their bursts and retries, and what a stress changes about the load.
+    (LOAD, "client.app = { rate = 0 }\n" + LOAD, f"load.client.app.rate is 0.0; it takes {RATE}"),
+    (LOAD, "client.app = {}\n" + LOAD, "load.client.app.rate is missing"),
+    (LOAD, "client.app = { rate = 1 }\n" + LOAD, "load.client.app sends nothing: a request takes client = 'app'"),
+    (LOAD, "client.app = { rate = 1, timeout = 0 }\n" + LOAD, f"load.client.app.timeout is 0.0; it takes {DURATION}"),
+    (LOAD, "client.app = { rate = 1, bursts = { on = 1 } }\n" + LOAD, "load.client.app.bursts.off is missing"),
+    (
+        LOAD,
+        "client.app = { rate = 1, bursts = { on = 1, off = 0 } }\n" + LOAD,
+        "load.client.app.bursts.off is 0.0; it takes",
+    ),
+    (LOAD, "bursts = { on = 1e-5, off = 1e-5 }\n" + LOAD, "it takes longer ones: at most 10,000 in a stress"),
+    (REQUEST, REQUEST + 'client = "ap"\n', "load.client: unknown client 'ap'; known are: none"),
+    (LOAD, "retry = {}\n" + LOAD, "load.retry.attempts is missing"),
+    (LOAD, "retry = { attempts = 1 }\n" + LOAD, "load.retry.attempts is 1; it takes a whole number from 2 to 20"),
+    (LOAD, "retry = { attempts = 2, timeout = 0 }\n" + LOAD, f"load.retry.timeout is 0.0; it takes {DURATION}"),
+    (LOAD, "retry = { attempts = 2, delay = -1 }\n" + LOAD, "load.retry.delay is -1.0; it takes seconds from 0"),
+    (LOAD, "retry = { tries = 2 }\n" + LOAD, "load.retry: unknown key 'tries'"),
+    (
+        LOAD,
+        'headers = { "X Y" = "1" }\n' + LOAD,
+        "load.request.browse.headers is 'X Y'; it takes names of HTTP headers",
+    ),
+    (LOAD, 'headers = { Id = "{sku}" }\n' + LOAD, "'sku'; known are: id, n, uuid"),
+    (STRESS, STRESS + "\nload.rate = 0", f"stress.0.load.rate is 0.0; it takes {RATE}"),
+    (STRESS, STRESS + "\nload.timeout = 0", f"stress.0.load.timeout is 0.0; it takes {DURATION}"),
+    (STRESS, STRESS + '\nload.to = "back"', "stress.0.load: unknown key 'to'"),
+    (STRESS, 'fault = { spike = 2, request = "brows" }', "stress 'slow': fault.request: unknown request 'brows' (did"),
+    (
+        STRESS,
+        'fault = { spike = 2, client = "app" }',
+        "stress 'slow': fault.client: unknown client 'app'; known are: none",
+    ),
+    (STRESS, "fault = { spike = 2, request = 3 }", "request is 3; it takes the name of a request"),
+    (STRESS, 'fault = { spike = 2, request = "browse", client = "app" }', "it takes no client beside a request"),
+    (STRESS, 'process = "back"\nfault = { throttle = 1 }', "throttle is 1; it takes the share of its time, above 0"),
+    (
+        STRESS,
+        'edge = "back"\nfault = { throttle = 0.5 }',
+        "stress 'slow': its fault {'throttle': 0.5} takes process = ",
+    ),
     ("answered = 0.5", 'answered = 0.5\nover = "x"', f"abort.over is 'x'; it takes {DURATION}"),
     ('"250ms"', '"quick"', f"objective.browse.p99 is 'quick'; it takes {DURATION}"),
     ("restart_after = 0", "restart_after = -1", "system.process.back.restart_after is -1.0; it takes seconds from 0"),
@@ -371,12 +415,99 @@ def test_which_arms_are_judged(tmp_path: Path) -> None:
     assert turned.judged == ["bare"]
 
 
+def rates(experiment: Experiment, stress: Stress) -> dict[str, list[tuple[float, float]]]:
+    """Return the lengths and rates of every stream of a stress's load."""
+    spec = experiment.load_spec(stress, "http://127.0.0.1")
+    return {
+        stream.name: [(segment.length, float(segment.rate)) for segment in stream.segments] for stream in spec.streams
+    }
+
+
 def test_the_load_of_a_stress(tmp_path: Path) -> None:
     """A stress's own lengths beat the run's, and a spike multiplies the rate of the dose."""
     other = SECOND.replace('process = "back"\nfault = { kill = true }', "fault = { spike = 3 }\ncalm = 4\ndose = 5")
     slow, rush = (experiment := read(tmp_path, (STRESS, STRESS + other))).chosen()
-    assert [(each.seconds, each.rate) for each in experiment.segments(slow)] == [(1, 20), (2, 20), (2, 20)]
-    assert [(each.seconds, each.rate) for each in experiment.segments(rush)] == [(4, 20), (5, 60), (2, 20)]
+    assert rates(experiment, slow) == {"": [(1, 20), (2, 20), (2, 20)]}
+    assert rates(experiment, rush) == {"": [(4, 20), (5, 60), (2, 20)]}
+
+
+CLIENTS = (
+    LOAD,
+    'headers = { "X-Tenant" = "shop", Who = "anybody" }\nretry = { attempts = 3, timeout = "1s" }\n'
+    'client.reports = { rate = 2, timeout = 5, headers = { who = "reports", "X-Id" = "{uuid}" } }\n' + LOAD,
+)
+REPORT = (
+    '[[load.request]]\nname = "report"\nget = "/report"\nclient = "reports"\nheaders = { "X-Id" = "own" }\n\n[arm.bare]'
+)
+
+
+def test_clients(tmp_path: Path) -> None:
+    """A client's requests come at its rate and with its habits; its headers go over the load's and below their own."""
+    experiment = read(tmp_path, CLIENTS, ("[arm.bare]", REPORT))
+    (slow,) = experiment.chosen()
+    spec = experiment.load_spec(slow, "http://127.0.0.1")
+    assert {stream.name: stream.requests for stream in spec.streams} == {"": ("browse",), "client reports": ("report",)}
+    assert rates(experiment, slow)["client reports"] == [(1, 2), (2, 2), (2, 2)]
+    browse, report = spec.requests
+    assert browse.headers == {"X-Tenant": "shop", "Who": "anybody"}
+    assert report.headers == {"X-Tenant": "shop", "who": "reports", "X-Id": "own"}
+    assert (browse.timeout, report.timeout) == (10, 5)
+    assert browse.retry == report.retry == Retries(3, timeout="1s")
+    assert experiment.load.mean_rate == 22
+
+
+def test_a_client_alone(tmp_path: Path) -> None:
+    """Where every request is a client's, the load has no rate of its own, and may not have one."""
+    changes = [(REQUEST, REQUEST + 'client = "app"\n'), (LOAD, "client.app = { rate = 5 }\n" + LOAD)]
+    alone = read(tmp_path, *changes, ('rate = "20/s"\n', ""))
+    assert list(rates(alone, alone.chosen()[0])) == ["client app"]
+    with pytest.raises(ConfigurationError, match=r"load\.rate is '20/s'; it takes a request without a client"):
+        read(tmp_path, *changes)
+
+
+def test_bursts(tmp_path: Path) -> None:
+    """A bursty client sends and is silent in turn, whatever the phase; its rate is that of the bursts."""
+    bursty = read(tmp_path, (LOAD, 'bursts = { on = "500ms", off = "1s" }\n' + LOAD))
+    found = rates(bursty, bursty.chosen()[0])[""]
+    ends = [round(sum(length for length, _ in found[: i + 1]), 6) for i in range(len(found))]
+    assert ends == [0.5, 1.0, 1.5, 2.0, 3.0, 3.5, 4.5, 5.0]
+    assert [rate for _, rate in found] == [20, 0, 0, 20, 0, 20, 0, 20]
+    assert bursty.load.mean_rate == pytest.approx(20 / 3)
+
+
+def test_a_spike_of_one_request(tmp_path: Path) -> None:
+    """What comes on top is a stream of its own in the dose, so that everything else arrives as if nothing were."""
+    more = '[[load.request]]\nname = "home"\nget = "/"\nweight = 3\n\n[arm.bare]'
+    experiment = read(tmp_path, ("[arm.bare]", more), (STRESS, 'fault = { spike = 9, request = "browse" }'))
+    (stress,) = experiment.chosen()
+    spec = experiment.load_spec(stress, "http://127.0.0.1")
+    assert rates(experiment, stress) == {"": [(1, 20), (2, 20), (2, 20)], "spike": [(1, 0), (2, 40), (2, 0)]}
+    assert [stream.requests for stream in spec.streams] == [("browse", "home"), ("browse",)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "dosed"),
+    [("spike = 3", {"": 60, "client reports": 6}), ('spike = 3, client = "reports"', {"": 20, "client reports": 6})],
+)
+def test_a_spike_of_clients(tmp_path: Path, fault: str, dosed: dict[str, float]) -> None:
+    """A spike is of all clients, or of the one that it names."""
+    experiment = read(tmp_path, CLIENTS, ("[arm.bare]", REPORT), (STRESS, f"fault = {{ {fault} }}"))
+    found = rates(experiment, experiment.chosen()[0])
+    assert {name: segments[1][1] for name, segments in found.items()} == dosed
+
+
+def test_what_a_stress_changes_about_the_load(tmp_path: Path) -> None:
+    """A stress may come with another rate, patience and retries, from its calm to its end; the others keep theirs."""
+    changes = 'load = { rate = 30, timeout = "2s", retry = { attempts = 2, delay = "100ms" } }'
+    experiment = read(tmp_path, (STRESS, f"{STRESS}\n{changes}\ndetection = 0\nrecover_within = 1.5{SECOND}"))
+    slow, gone = experiment.chosen()
+    assert rates(experiment, slow) == {"": [(1, 30), (2, 30), (2, 30)]}
+    (browse,) = experiment.load_spec(slow, "http://127.0.0.1").requests
+    assert (browse.timeout, browse.retry) == (2, Retries(2, delay="100ms"))
+    assert experiment.allowances(slow) == (0, 1.5)
+    assert rates(experiment, gone) == {"": [(1, 20), (2, 20), (2, 20)]}
+    assert experiment.load_spec(gone, "http://127.0.0.1").requests[0].retry is None
+    assert experiment.allowances(gone) == (0.5, 0.5)
 
 
 def test_planned_seconds(tmp_path: Path) -> None:

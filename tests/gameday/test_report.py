@@ -73,11 +73,13 @@ def stats(samples: Samples, route: int | None = None) -> RouteStats:
         requests=len(rows),
         full=ended[Answer.FULL],
         degraded=ended[Answer.DEGRADED],
+        declined=ended[Answer.DECLINED],
         failed=ended[Answer.FAILED],
         good=sum(row.answer is Answer.FULL and row.latency < 0.25 for row in rows),
         p50=histogram.quantile(0.5),
         p99=histogram.quantile(0.99),
         errors=Counter(row.error for row in rows if row.error),
+        attempts=len(rows),
         histogram=histogram.to_base64(),
     )
 
@@ -90,7 +92,9 @@ def slice_of(samples: Samples, at: float, width: float) -> Bin:
         good=found.good / width,
         full=found.full / width,
         degraded=found.degraded / width,
+        declined=found.declined / width,
         failed=found.failed / width,
+        sent=found.attempts / width,
         p50=found.p50,
         p99=found.p99,
     )
@@ -132,6 +136,7 @@ def outcome(arm: str, samples: Samples, verdict: Verdict, **changes: object) -> 
         timeline=[slice_of(samples, i / 2, 0.5) for i in range(36)],
         bin_width=0.5,
         samples=samples,
+        attempts=Samples(),
         started=STARTED,
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
@@ -278,6 +283,27 @@ def test_a_stress_that_is_survived_is_told_by_its_goodput() -> None:
     )
 
 
+def test_who_was_served_while_others_were_declined_is_told() -> None:
+    """With declined answers the goodput of each route is said, for that is what a priority is for."""
+    calm, contained = stats(Samples()), dataclasses.replace(stats(Samples()), requests=10, p99=0.2)
+    by_route = {
+        "": dataclasses.replace(contained, full=4, good=4, declined=6),
+        "browse": dataclasses.replace(contained, requests=6, declined=6),
+        "order": dataclasses.replace(contained, requests=4, full=4, good=4),
+    }
+    made = dataclasses.replace(
+        THREE[0].outcomes["protected"],
+        stats={Phase.CALM: {"": calm}, Phase.CONTAINED: by_route},
+        recovered_after=0.0,
+    )
+    assert words.what_happened(made) == (
+        "protected: survives it with declined answers: goodput 40 % (browse 0 %, order 100 %), 60 % declined "
+        "in contained, p99 200 ms; back to normal at the dose's end"
+    )
+    assert words.declined_share(by_route[""]) == 0.6
+    assert math.isnan(words.declined_share(calm))
+
+
 def test_an_early_end_is_told() -> None:
     """An aborted dose, and a phase without requests, are said to be so."""
     outcome = silent(THREE[0]).outcomes["protected"]
@@ -296,7 +322,7 @@ def test_the_summary_names_what_each_arm_does_not_survive() -> None:
     unclear = changed(THREE[2], "protected", verdict=Verdict.INCONCLUSIVE, reasons=["The generator lagged."])
     assert words.summary(gameday(*THREE[:2], unclear, left_out=["disk full", "rush"])) == [
         "bare survives 1 of 3 failure modes; it does not survive payments slow and inventory dies.",
-        "protected survives 2 of 3 failure modes (payments slow with degraded answers).",
+        "protected survives 2 of 3 failure modes (payments slow with degraded or declined answers).",
         "Inconclusive: thin network for protected (The generator lagged).",
         "Left out of this run: disk full and rush.",
     ]
@@ -309,7 +335,7 @@ def test_the_summary_names_what_each_arm_does_not_survive() -> None:
         ("survived", "protected holds its objectives under 1 stress."),
         (
             "survived degraded",
-            "protected holds its objectives under 2 stresses, 1 of them with degraded answers.",
+            "protected holds its objectives under 2 stresses, 1 of them with degraded or declined answers.",
         ),
         ("survived failed", "protected misses its objectives under 1 of 2 stresses."),
         ("failed inconclusive", "protected misses its objectives under 1 of 2 stresses; 1 inconclusive."),
@@ -389,14 +415,14 @@ def test_json_holds_everything_and_is_valid() -> None:
     day = gameday(THREE[0], silent(THREE[1]))
     found = json.loads(json.dumps(as_json(day, samples=True), allow_nan=False))
     assert list(found) == ["format", "held", "headline", *(field.name for field in dataclasses.fields(GameDay))]
-    assert found["format"] == 1
+    assert found["format"] == 2
     assert found["held"] is False
     slow, quiet = found["stresses"]
     assert list(slow) == ["name", "about", "target", "fault", "outcomes"]
     bare = slow["outcomes"]["bare"]
     assert set(bare) == {
         *("arm", "phases", "stats", "checks", "verdict", "reasons", "recovered_after", "acted", "aborted"),
-        *("lag_p99", "timeline", "bin_width", "samples", "started"),
+        *("lag_p99", "timeline", "bin_width", "samples", "attempts", "started"),
     }
     assert bare["verdict"] == "failed"
     assert bare["phases"]["contained"] == {"start": 7.0, "end": 12.0}
@@ -577,6 +603,16 @@ def test_degraded_answers_of_judged_arms_are_drawn() -> None:
     assert drawn(THREE[0]).count("stroke-dasharray") == 1
     assert "stroke-dasharray" not in drawn(dataclasses.replace(THREE[0], outcomes={"bare": THREE[0].outcomes["bare"]}))
     assert drawn(THREE[2]).count("stroke-dasharray") == 1  # both arms answered degraded, one is judged
+
+
+def test_what_callers_repeat_is_drawn_and_explained(tmp_path: Path) -> None:
+    """Where callers repeat requests, the load on the wire is drawn, and the page's legend says so."""
+    bare = THREE[0].outcomes["bare"]
+    storm = changed(THREE[0], "bare", attempts=bare.samples)
+    assert drawn(storm).count("<path") > drawn(THREE[0]).count("<path")
+    said = "with what callers repeat"
+    assert said in written(gameday(storm), tmp_path).text
+    assert said not in written(gameday(THREE[0]), tmp_path).text
 
 
 def printed(day: GameDay, *, width: int = 80, terminal: bool = False) -> str:

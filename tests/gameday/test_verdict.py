@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hormesis.gameday import verdict
-from hormesis.gameday.results import Bin, Check, Phase, RouteStats, Verdict, Window
+from hormesis.gameday.results import SHARES, Bin, Check, Phase, RouteStats, Verdict, Window
 from hormesis.loadgen import Answer, Histogram, Sample, Samples
 
-FULL, DEGRADED, FAILED = Answer
+FULL, DEGRADED, FAILED, DECLINED = Answer
 START = 1000.0
 ROUTES = ("browse", "order")
 PHASES = {
@@ -38,23 +38,27 @@ def never_late(_: int) -> float:
 
 
 def stats(*samples: Sample, good_within: verdict.GoodWithin = never_late) -> Stats:
-    return verdict.stats(Samples(samples), START, PHASES, ROUTES, good_within)
+    return verdict.stats(Samples(samples), Samples(), START, PHASES, ROUTES, good_within)
 
 
 def requests(found: Stats, route: str = "") -> list[int]:
     return [found[phase][route].requests for phase in Phase]
 
 
-def route_stats(full: int = 0, degraded: int = 0, failed: int = 0, latency: float = 0.01) -> RouteStats:
+def route_stats(
+    full: int = 0, degraded: int = 0, failed: int = 0, latency: float = 0.01, declined: int = 0
+) -> RouteStats:
     return RouteStats(
-        requests=full + degraded + failed,
+        requests=full + degraded + declined + failed,
         full=full,
         degraded=degraded,
+        declined=declined,
         failed=failed,
         good=full,
         p50=latency,
         p99=latency,
         errors={},
+        attempts=full + degraded + declined + failed,
         histogram="",
     )
 
@@ -95,7 +99,7 @@ def test_under_way_when_the_dose_began() -> None:
 def test_under_way_without_a_detection_phase() -> None:
     """Where no time is given to find out, it is the contained phase's."""
     phases = {**PHASES, Phase.DETECTION: Window(4.0, 4.0), Phase.CONTAINED: Window(4.0, 10.0)}
-    found = verdict.stats(Samples([sample(3.9, took=1.0)]), START, phases, ROUTES, never_late)
+    found = verdict.stats(Samples([sample(3.9, took=1.0)]), Samples(), START, phases, ROUTES, never_late)
     assert requests(found) == [0, 0, 1, 0, 0]
 
 
@@ -112,7 +116,7 @@ def laid_out(start: float, parts: Sequence[float], rows: Sequence[Any]) -> tuple
     samples = Samples()
     for where, took, answer, request, error in rows:
         due = start + where * ends[-1]
-        samples.append(Sample(due, due, due + took, request, answer, error if answer is FAILED else ""))
+        samples.append(Sample(due, due, due + took, request, answer, error if answer in (FAILED, DECLINED) else ""))
     return samples, phases
 
 
@@ -120,16 +124,16 @@ def laid_out(start: float, parts: Sequence[float], rows: Sequence[Any]) -> tuple
 def test_every_request_is_counted_once(start: float, parts: list[float], rows: list[Any], good: float) -> None:
     """Every request is in exactly one phase, and all sums agree: over phases, routes, answers and errors."""
     samples, phases = laid_out(start, parts, rows)
-    found = verdict.stats(samples, start, phases, ROUTES, lambda _: good)
+    found = verdict.stats(samples, Samples(), start, phases, ROUTES, lambda _: good)
     assert sum(requests(found)) == len(samples)
     for by_route in found.values():
         everything = by_route[""]
-        for metric in ("requests", "full", "degraded", "failed", "good"):
+        for metric in ("requests", "full", "degraded", "declined", "failed", "good", "attempts"):
             assert getattr(everything, metric) == sum(getattr(by_route[route], metric) for route in ROUTES)
         for each in by_route.values():
-            assert each.requests == each.full + each.degraded + each.failed
+            assert each.requests == each.full + each.degraded + each.declined + each.failed
             assert each.good <= each.full
-            assert sum(each.errors.values()) == each.failed
+            assert sum(each.errors.values()) == each.failed + each.declined
             assert Histogram.from_base64(each.histogram).count == each.requests
 
 
@@ -137,7 +141,7 @@ def test_every_request_is_counted_once(start: float, parts: list[float], rows: l
 def test_calm_is_over_when_the_dose_begins(start: float, parts: list[float], rows: list[Any]) -> None:
     """Whatever the clock says, calm counts exactly those that were due and answered before the dose."""
     samples, phases = laid_out(start, parts, rows)
-    found = verdict.stats(samples, start, phases, ROUTES, never_late)
+    found = verdict.stats(samples, Samples(), start, phases, ROUTES, never_late)
     dose = phases[Phase.CALM].end
     before = [each for each in samples if each.intended - start < dose and each.done - start <= dose]
     assert found[Phase.CALM][""].requests == len(before)
@@ -147,10 +151,11 @@ def test_calm_is_over_when_the_dose_begins(start: float, parts: list[float], row
 def test_the_timeline_agrees(start: float, parts: list[float], rows: list[Any], width: float) -> None:
     """The slices of the timeline hold every request once, and their sums are those of the phases."""
     samples, phases = laid_out(start, parts, rows)
-    found = verdict.stats(samples, start, phases, ROUTES, lambda _: 0.2)
+    found = verdict.stats(samples, Samples(), start, phases, ROUTES, lambda _: 0.2)
     end = phases[Phase.RECOVERED].end
-    bins = verdict.timeline(samples, start, end, width, lambda _: 0.2)
-    for of_bin, of_stats in {"offered": "requests", "full": "full", "degraded": "degraded", "good": "good"}.items():
+    bins = verdict.timeline(samples, Samples(), start, end, width, lambda _: 0.2)
+    columns = {"offered": "requests", "full": "full", "degraded": "degraded", "declined": "declined", "good": "good"}
+    for of_bin, of_stats in columns.items():
         counted = sum(getattr(by_route[""], of_stats) for by_route in found.values())
         summed = math.fsum(getattr(piece, of_bin) * min(width, end - piece.at) for piece in bins)
         assert summed == pytest.approx(counted)
@@ -162,6 +167,26 @@ def test_answers() -> None:
     calm = stats(*answers, *[sample(1)] * 4)[Phase.CALM][""]
     assert (calm.requests, calm.full, calm.degraded, calm.failed) == (10, 4, 3, 3)
     assert list(calm.errors.items()) == [("status 500", 2), ("timeout", 1)]
+
+
+def test_declined_answers() -> None:
+    """Who was told when to come back is counted apart from who was failed, by a kind of its own."""
+    calm = stats(sample(1, DECLINED, error="declined 503"), sample(1, FAILED), sample(1))[Phase.CALM][""]
+    assert (calm.requests, calm.full, calm.declined, calm.failed, calm.good) == (3, 1, 1, 1, 1)
+    assert calm.errors == {"declined 503": 1, "status 500": 1}
+
+
+def test_what_went_over_the_wire() -> None:
+    """Attempts count when they were sent, for their own request; what nobody repeats was sent once."""
+    whole, once = sample(3, took=4.0), sample(5, request=1)
+    attempts = [sample(at, FAILED) for at in (3, 5, 7)]
+    found = verdict.stats(Samples([whole, once]), Samples(attempts), START, PHASES, ROUTES, never_late)
+    assert [found[phase]["browse"].attempts for phase in Phase] == [1, 1, 1, 0, 0]
+    assert [found[phase]["order"].attempts for phase in Phase] == [0, 1, 0, 0, 0]
+    assert [found[phase][""].attempts for phase in Phase] == [1, 2, 1, 0, 0]
+    bins = verdict.timeline(Samples([whole, once]), Samples(attempts), START, 16, 1.0, never_late)
+    assert [piece.at for piece in bins if piece.sent] == [3, 5, 7]
+    assert [piece.sent for piece in bins if piece.sent] == [1, 2, 1]
 
 
 def test_good_answers() -> None:
@@ -192,8 +217,10 @@ def check_of(found: RouteStats, metric: str, wanted: float) -> Check:
         ("success", 0.5, 0.5, True),
         ("success", 0.51, 0.5, False),
         ("success", 0.0, 0.5, True),
-        ("answered", 0.8, 0.8, True),
-        ("answered", 0.81, 0.8, False),
+        ("answered", 0.7, 0.7, True),
+        ("answered", 0.71, 0.7, False),
+        ("honest", 0.9, 0.9, True),
+        ("honest", 0.91, 0.9, False),
         ("p50", 0.2, 0.2, True),
         ("p50", 0.199, 0.2, False),
         ("p99", 0.2, 0.2, True),
@@ -201,8 +228,8 @@ def check_of(found: RouteStats, metric: str, wanted: float) -> Check:
     ],
 )
 def test_checks(metric: str, wanted: float, measured: float, held: bool) -> None:
-    """Shares are to be reached and durations not to be passed; degraded answers are answers, but no success."""
-    check = check_of(route_stats(full=5, degraded=3, failed=2, latency=0.2), metric, wanted)
+    """Shares are to be reached, durations not to be passed; degraded is answered, declined is no more than honest."""
+    check = check_of(route_stats(full=5, degraded=2, declined=2, failed=1, latency=0.2), metric, wanted)
     assert check == Check(
         route="browse",
         phase=Phase.CALM,
@@ -214,11 +241,11 @@ def test_checks(metric: str, wanted: float, measured: float, held: bool) -> None
     )
 
 
-@pytest.mark.parametrize("metric", ["success", "answered", "p50", "p99"])
+@pytest.mark.parametrize("metric", [*SHARES, "p50", "p99"])
 @pytest.mark.parametrize("count", range(verdict.REQUESTS_MIN + 1))
 def test_too_few_requests(metric: str, count: int) -> None:
     """Below the minimum nothing is held and nothing is missed, however it looks."""
-    good, bad = (1.0, 0.0) if metric in ("success", "answered") else (0.01, 9.0)
+    good, bad = (1.0, 0.0) if metric in SHARES else (0.01, 9.0)
     for found, wanted in ((route_stats(full=count), good), (route_stats(failed=count, latency=9.0), good)):
         held = check_of(found, metric, wanted).held
         assert (held is None) == (count < verdict.REQUESTS_MIN)
@@ -313,6 +340,12 @@ def test_degraded_answers(phase: Phase) -> None:
     assert conclusion.held
 
 
+def test_declined_is_held_in_part() -> None:
+    """Held while some were declined is degraded too, and each is said."""
+    found = {**QUIET, Phase.CONTAINED: {"": route_stats(full=9, degraded=2, declined=3)}}
+    assert judged(HELD, measured=found) == (Verdict.DEGRADED, ["2 answers were degraded", "3 answers were declined"])
+
+
 def test_survived() -> None:
     """Held with full answers is survived, and needs no reason."""
     assert judged(HELD, HELD) == (Verdict.SURVIVED, [])
@@ -334,7 +367,9 @@ def bins(shares: Sequence[float | None], offered: float = 10.0) -> list[Bin]:
             good=0.0 if share is None else offered * share,
             full=0.0,
             degraded=0.0,
+            declined=0.0,
             failed=0.0,
+            sent=0.0,
             p50=0.01,
             p99=0.01,
         )
@@ -378,7 +413,7 @@ def test_recovery(shares: list[float | None], dose_end: float, calm_share: float
 def test_a_timeline() -> None:
     """A slice has rates by the second, its own exact quantiles, and no number where nothing was due."""
     samples = Samples([sample(0.1, took=0.2), sample(0.2, FAILED, took=1.0), sample(0.4, DEGRADED), sample(1.2)])
-    first, second, third = verdict.timeline(samples, START, 1.5, 0.5, lambda _: 0.1)
+    first, second, third = verdict.timeline(samples, Samples(), START, 1.5, 0.5, lambda _: 0.1)
     assert (first.offered, first.full, first.degraded, first.failed, first.good) == (6, 2, 2, 2, 0)
     assert (first.p50, first.p99) == pytest.approx((0.2, 1.0))
     assert (second.at, second.offered, second.good) == (0.5, 0, 0)
@@ -391,4 +426,4 @@ def test_a_timeline() -> None:
 )
 def test_how_many_slices(seconds: float, width: float, count: int) -> None:
     """The whole time is covered, and the rounding of a sum makes no slice."""
-    assert len(verdict.timeline(Samples(), START, seconds, width, never_late)) == count
+    assert len(verdict.timeline(Samples(), Samples(), START, seconds, width, never_late)) == count

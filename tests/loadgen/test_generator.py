@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hormesis.loadgen import Answer, Histogram, LoadDriver, LoadSpec, Request, RunResult, Segment
+from hormesis.loadgen import Answer, Histogram, LoadDriver, LoadSpec, Request, Retries, RunResult, Segment, Stream
 
 pytestmark = pytest.mark.system
 
@@ -203,5 +203,112 @@ def test_templates_reach_the_wire(serve: Any, ok: Callable[..., bytes]) -> None:
         assert all(f"Idempotency-Key: {body['id']}" in call.head for call, body in zip(calls, bodies, strict=True))
         assert all("Content-Type: application/json" in call.head for call in calls)
         assert len({id(call.writer) for call in calls}) == 15
+
+    asyncio.run(main())
+
+
+def test_callers_repeat_what_fails(serve: Any, ok: Callable[..., bytes]) -> None:
+    """Each attempt is sent at once and measured by itself; the request is worth its last one, from when it was due."""
+    seen: Counter[str] = Counter()
+
+    async def handle(call: Any) -> bytes | None:
+        seen[call.target] += 1
+        match call.target.split("/")[1:]:
+            case ["third", _]:
+                return ok(200 if seen[call.target] == 3 else 503, headers="Retry-After: 60\r\n")
+            case ["slow", _]:
+                await asyncio.sleep(60)
+            case ["missing", _]:
+                return ok(404)
+            case ["never", _]:
+                return ok(500)
+        return ok()
+
+    async def main() -> None:
+        retry = Retries(3, timeout="200ms")
+        names = ["third", "slow", "missing", "never"]
+        mix = [Request(name, path=f"/{name}/{{uuid}}", retry=retry) for name in names]
+        async with serve(handle) as url:
+            result = await run(load(url, *mix, Request("once", path="/once/{uuid}"), rate=100, length=0.4))
+        assert len(result.samples) == 40
+        assert kinds(result) == {
+            0: {(Answer.FULL, "")},
+            1: {(Answer.FAILED, "timeout")},
+            2: {(Answer.FAILED, "status 404")},
+            3: {(Answer.FAILED, "status 500")},
+            4: {(Answer.FULL, "")},
+        }
+        arrived = Counter(result.samples.request)
+        attempts = Counter(result.attempts.request)
+        assert attempts == {0: 3 * arrived[0], 1: 3 * arrived[1], 2: arrived[2], 3: 3 * arrived[3]}
+        on_the_wire = Counter(target.split("/")[1] for target in seen.elements())
+        assert [on_the_wire[name] for name in names] == [attempts[i] for i in range(4)]
+        first = {(attempt.answer, attempt.error) for attempt in result.attempts if attempt.request == 0}
+        assert first == {(Answer.DECLINED, "declined 503"), (Answer.FULL, "")}
+        assert all(0.6 <= sample.latency < 1.5 for sample in result.samples if sample.request == 1)
+        assert all(0.2 <= attempt.latency < 0.6 for attempt in result.attempts if attempt.request == 1)
+        firsts = {attempt.intended for attempt in result.attempts}
+        assert all(sample.intended in firsts for sample in result.samples if sample.request != 4)
+
+    asyncio.run(main())
+
+
+def test_patience_ends_what_callers_repeat(serve: Any, ok: Callable[..., bytes]) -> None:
+    """A request's own patience is for all of its attempts, pauses included; a pause that exceeds it is not begun."""
+
+    async def handle(call: Any) -> bytes:
+        if call.target == "/slow":
+            await asyncio.sleep(60)
+        return ok(500)
+
+    async def main() -> None:
+        slow = Request("slow", path="/slow", timeout=0.3, retry=Retries(9, timeout=0.2))
+        paused = Request("paused", path="/", timeout=0.3, retry=Retries(9, delay=0.12))
+        async with serve(handle) as url:
+            result = await run(load(url, slow, paused, rate=50))
+        assert kinds(result) == {0: {(Answer.FAILED, "timeout")}, 1: {(Answer.FAILED, "status 500")}}
+        arrived, attempts = Counter(result.samples.request), Counter(result.attempts.request)
+        assert attempts[0] == 2 * arrived[0]
+        assert arrived[1] < attempts[1] <= 3 * arrived[1]
+        assert all(sample.latency < 0.9 for sample in result.samples)
+
+    asyncio.run(main())
+
+
+def test_the_end_of_a_run_ends_what_callers_repeat(serve: Any) -> None:
+    """When the run is over no attempt follows, and the request is unfinished, as its last attempt is."""
+
+    async def handle(call: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        async with serve(handle) as url:
+            request = Request("r", path="/", retry=Retries(20, timeout=0.15))
+            result = await run(load(url, request, grace=0.2, timeout=30))
+        assert kinds(result) == {0: {(Answer.FAILED, "unfinished")}}
+        assert len(result.samples) < len(result.attempts) < 4 * len(result.samples)
+        assert {attempt.error for attempt in result.attempts} == {"timeout", "unfinished"}
+
+    asyncio.run(main())
+
+
+def test_streams_arrive_side_by_side(serve: Any, ok: Callable[..., bytes]) -> None:
+    """Several sources send at their own rates, one of them in the middle only."""
+
+    async def handle(call: Any) -> bytes:
+        return ok()
+
+    async def main() -> None:
+        streams = [
+            Stream([Segment(0.6, 50)], requests=["main"], process="constant"),
+            Stream([Segment(0.2, 0), Segment(0.2, 100)], name="extra", requests=["extra"], process="constant"),
+        ]
+        mix = [Request("main", path="/"), Request("extra", path="/{n}")]
+        async with serve(handle) as url:
+            result = await run(LoadSpec(base_url=url, streams=streams, requests=mix, seed=1, grace=1))
+        assert Counter(result.samples.request) == {0: 30, 1: 20}
+        due = [sample.intended - result.start_at for sample in result.samples if sample.request == 1]
+        assert 0.2 < min(due) < max(due) < 0.4
+        assert not len(result.attempts)
 
     asyncio.run(main())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hormesis.errors import ConfigurationError
-from hormesis.loadgen import Answer, LoadSpec, Request, Segment
+from hormesis.loadgen import Answer, LoadSpec, Request, Retries, Segment, Stream
 from hormesis.loadgen.template import Template
 
 BUY = Request(
@@ -61,9 +61,16 @@ def test_what_is_drawn_depends_on_seed_and_arrival_alone() -> None:
 
 def test_a_run_survives_the_pipe() -> None:
     """Settings come out of their table as they went in."""
-    mix = [BUY, Request("read", path="/{sku}", values={"sku": range(1, 51)}, expect=[200, 404], weight=9)]
-    before = spec(requests=mix, timeout="2s", grace=0, process="constant", seed="text")
+    retry = Retries(3, timeout="500ms", delay=0.1)
+    read = Request(
+        "read", path="/{sku}", values={"sku": range(1, 51)}, expect=[200, 404], weight=9, timeout=1, retry=retry
+    )
+    before = spec(requests=[BUY, read], timeout="2s", grace=0, process="constant", seed="text")
     assert LoadSpec.from_table(json.loads(json.dumps(before.to_table()))) == before
+    streams = [Stream([Segment(1, 9), Segment(2, 0)], name=name, requests=[name]) for name in ("buy", "read")]
+    before = spec(requests=[BUY, read], segments=(), streams=streams)
+    assert LoadSpec.from_table(json.loads(json.dumps(before.to_table()))) == before
+    assert before.duration == 3
 
 
 @pytest.mark.parametrize(
@@ -84,6 +91,58 @@ def test_an_answer_is_full_degraded_or_failed(
 ) -> None:
     """The expected status decides whether it failed, the header whether it was degraded."""
     assert Request("r", path="/", expect=expect).judge(status, header) == answer
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "answer"),
+    [
+        (503, "2", (Answer.DECLINED, "declined 503")),
+        (429, "Sun, 06 Nov 1994 08:49:37 GMT", (Answer.DECLINED, "declined 429")),
+        (503, None, (Answer.FAILED, "status 503")),
+        (503, "soon", (Answer.FAILED, "status 503")),
+        (500, "2", (Answer.FAILED, "status 500")),
+        (200, "2", (Answer.FULL, "")),
+    ],
+)
+def test_declined_is_who_was_told_when_to_come_back(
+    status: int, retry_after: str | None, answer: tuple[Answer, str]
+) -> None:
+    """A 429 or 503 with a time that can be read is declined; without one it is a failure like any other."""
+    assert Request("r", path="/").judge(status, None, retry_after) == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "repeated"),
+    [
+        (Answer.FULL, 201, False),
+        (Answer.DEGRADED, 200, False),
+        (Answer.FAILED, 0, True),
+        (Answer.FAILED, 500, True),
+        (Answer.FAILED, 404, False),
+        (Answer.DECLINED, 503, True),
+        (Answer.DECLINED, 429, True),
+    ],
+)
+def test_what_is_repeated(answer: Answer, status: int, repeated: bool) -> None:
+    """Callers who repeat do so after no answer, a server's fault or a refusal, not after what is their own fault."""
+    assert Request("r", path="/", retry=Retries(2)).repeats(answer, status) is repeated
+    assert not Request("r", path="/").repeats(answer, status)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attempts": 1}, "attempts is 1; it takes a whole number from 2 to 20"),
+        ({"attempts": 21}, "attempts is 21"),
+        ({"attempts": True}, "attempts is True"),
+        ({"attempts": 2, "timeout": 0}, "timeout"),
+        ({"attempts": 2, "delay": -1}, "delay"),
+    ],
+)
+def test_retries_that_can_not_be_meant(settings: dict[str, Any], message: str) -> None:
+    """The error names the setting and the value."""
+    with pytest.raises(ConfigurationError, match=message):
+        Retries(**settings)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +173,7 @@ def test_an_answer_is_full_degraded_or_failed(
         ({"values": {"uuid": ["a"]}}, r"request\.r\.values is 'uuid'"),
         ({"expect": 99}, r"request\.r\.expect is 99"),
         ({"expect": []}, r"request\.r\.expect"),
+        ({"timeout": 0}, r"request\.r\.timeout is 0"),
     ],
 )
 def test_a_request_that_can_not_be_meant_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
@@ -135,6 +195,10 @@ def test_a_request_that_can_not_be_meant_is_refused_by_name(changes: dict[str, A
         ({"in_flight_max": 0}, "in_flight_max is 0"),
         ({"degraded_header": ""}, "degraded_header"),
         ({"process": "bursty"}, "unknown arrival process"),
+        ({"streams": [Stream([Segment(1, 1)])]}, "streams .* none beside segments"),
+        ({"segments": (), "streams": [Stream([Segment(1, 1)])] * 2}, r"streams is \['', ''\]"),
+        ({"segments": (), "streams": [Stream([Segment(1, 1)], requests=["by"])]}, r"'by' \(did you mean 'buy'\?\)"),
+        ({"segments": (), "streams": [Stream([Segment(1, 4e6)], name=n) for n in "ab"]}, "5,000,000"),
     ],
 )
 def test_a_run_that_can_not_be_meant_is_refused_by_name(changes: dict[str, Any], message: str) -> None:

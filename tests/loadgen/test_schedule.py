@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hormesis.errors import ConfigurationError
-from hormesis.loadgen import ARRIVALS_MAX, Segment, arrivals, pick
+from hormesis.loadgen import ARRIVALS_MAX, Segment, Stream, arrivals, merged, pick
 from hormesis.loadgen.schedule import ArrivalProcess
 
 segments = st.lists(st.builds(Segment, st.floats(0.01, 5), st.floats(0.1, 200)), min_size=1, max_size=4)
@@ -76,9 +76,9 @@ def test_picks_follow_the_weights_and_leave_arrivals_alone() -> None:
     assert list(pick([1, 1], 500, seed=3)) != [0] * 500
 
 
-@pytest.mark.parametrize("rate", [0, -1, "0/s", float("nan"), float("inf")])
+@pytest.mark.parametrize("rate", [False, -1, "0/s", float("nan"), float("inf")])
 def test_a_rate_must_be_above_zero(rate: float | str) -> None:
-    """A rate that is zero, negative or no number is refused by name."""
+    """A rate that is negative or no number is refused by name; the number 0 alone is silence."""
     with pytest.raises(ConfigurationError, match=r"segment\.rate"):
         Segment(1, rate)
 
@@ -87,7 +87,42 @@ def test_what_can_not_be_scheduled_is_refused() -> None:
     """An empty load, too many arrivals, and an unknown process are errors of the settings."""
     with pytest.raises(ConfigurationError, match="one segment or more"):
         arrivals([], seed=1)
+    with pytest.raises(ConfigurationError, match="at least one with a rate above zero"):
+        arrivals([Segment(1, 0), Segment(2, 0)], seed=1)
     with pytest.raises(ConfigurationError, match="5,000,000"):
         arrivals([Segment(1, ARRIVALS_MAX), Segment(1, 1)], seed=1)
     with pytest.raises(ConfigurationError, match="did you mean 'poisson'"):
         arrivals([Segment(1, 1)], seed=1, process="poison")  # type: ignore[arg-type]
+
+
+def test_nothing_arrives_in_silence() -> None:
+    """A segment of the rate 0 has no arrivals, and leaves those after it as they would be without it."""
+    parts = [Segment(1, 50), Segment(2, 0), Segment(1, 50)]
+    offsets = arrivals(parts, seed=5)
+    assert not [offset for offset in offsets if 1 <= offset < 3]
+    moved = [offset if offset < 1 else offset - 2 for offset in offsets]
+    assert moved == pytest.approx(list(arrivals([Segment(1, 50)] * 2, seed=5)))
+
+
+def test_streams_are_merged_and_leave_one_another_alone() -> None:
+    """Arrivals of all streams come in order, each with its own stream's request; one stream more moves none of them."""
+    weights = {"read": 3.0, "buy": 1.0, "report": 1.0}
+    main = Stream([Segment(2, 100)], requests=["read", "buy"])
+    extra = Stream([Segment(1, 0), Segment(1, 40)], name="spike", requests=["report"], process="constant")
+    offsets, mix = merged([main, extra], weights, seed=7)
+    assert list(offsets) == sorted(offsets)
+    assert [at for at, request in zip(offsets, mix, strict=True) if request == 2] == pytest.approx(
+        [1 + (i + 0.5) / 40 for i in range(40)]
+    )
+    alone = merged([main], weights, seed=7)
+    rows = list(zip(offsets, mix, strict=True))
+    assert [row for row in rows if row[1] != 2] == list(zip(*alone, strict=True))
+    assert list(alone[0]) == list(arrivals(main.segments, seed=7))
+
+
+def test_streams_draw_from_numbers_of_their_own() -> None:
+    """Two streams of the same rate do not arrive at the same moments."""
+    weights = {"a": 1.0, "b": 1.0}
+    pair = [Stream([Segment(1, 50)], name=name, requests=[name]) for name in weights]
+    offsets, _ = merged(pair, weights, seed=1)
+    assert len(set(offsets)) == len(offsets)

@@ -1,7 +1,7 @@
 """Chaos: faults as values, and what puts them into force on a real system.
 
 `FaultProxy` stands on an edge between two services and delays, thins, holds, refuses or breaks connections. `Process`
-runs a service and kills or freezes it. `Keeper` makes sure that nothing of it outlives the runner.
+runs a service and kills, freezes or throttles it. `Keeper` makes sure that nothing of it outlives the runner.
 """
 
 from hormesis.chaos.faults import (
@@ -16,6 +16,7 @@ from hormesis.chaos.faults import (
     Refuse,
     Reset,
     Spike,
+    Throttle,
     WireFault,
     describe,
     fault_from,
@@ -41,6 +42,7 @@ __all__ = [
     "Refuse",
     "Reset",
     "Spike",
+    "Throttle",
     "WireFault",
     "check_port_free",
     "describe",

@@ -9,7 +9,7 @@ a file, and one of its keys names it:
 
 The set is small on purpose: each fault is a failure that production knows and that a caller sees differently from all
 the others. A slow network, a thin one, a partition, a dead port, a connection broken in the middle, a crash, a freeze,
-a rush.
+too small a share of the processor, a rush of everybody or of one kind.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "ResetAt",
     "Spike",
     "Stream",
+    "Throttle",
     "WireFault",
     "describe",
     "fault_from",
@@ -154,19 +155,49 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Spike:
-    """The load grows to `spike` times what it was."""
+class Throttle:
+    """The process runs only this share of the time, as under a CPU quota or beside a greedy neighbour.
 
-    spike: float
+    It is frozen and thawed in turn, ten times a second (SIGSTOP, SIGCONT); between two pauses it is as fast as ever.
+    """
+
+    throttle: float
 
     def __post_init__(self) -> None:
+        if not _is_number(self.throttle) or not 0 < self.throttle < 1:
+            raise ConfigurationError.bad_value("throttle", self.throttle, "the share of its time, above 0 and below 1")
+        object.__setattr__(self, "throttle", float(self.throttle))
+
+
+@dataclass(frozen=True, slots=True)
+class Spike:
+    """The load, or a part of it, grows to `spike` times what it was.
+
+    Args:
+        spike: The factor.
+        request: The name of the request that comes so much more often; None is all of them.
+        client: The name of the client who sends so much more; None is all of them.
+    """
+
+    spike: float
+    _: KW_ONLY
+    request: str | None = None
+    client: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("request", "client"):
+            value = getattr(self, key)
+            if value is not None and not (isinstance(value, str) and value):
+                raise ConfigurationError.bad_value(key, value, f"the name of a {key}")
+        if self.request is not None and self.client is not None:
+            raise ConfigurationError.bad_value("client", self.client, "no client beside a request: one or the other")
         if not _is_number(self.spike) or not 1 < self.spike < math.inf:
             raise ConfigurationError.bad_value("spike", self.spike, "a factor above 1")
         object.__setattr__(self, "spike", float(self.spike))
 
 
 WireFault: TypeAlias = Latency | Bandwidth | BlackHole | Refuse | Reset
-ProcessFault: TypeAlias = Kill | Pause
+ProcessFault: TypeAlias = Kill | Pause | Throttle
 LoadFault: TypeAlias = Spike
 Fault: TypeAlias = WireFault | ProcessFault | LoadFault
 
@@ -214,6 +245,8 @@ def describe(fault: Fault) -> str:
     'latency 2s ± 500ms'
     >>> describe(Reset(share=0.3))
     'resets 30 % of answers'
+    >>> describe(Spike(20, request="report"))
+    'report x20'
     """
     match fault:
         case Latency():
@@ -233,8 +266,10 @@ def describe(fault: Fault) -> str:
             return "killed"
         case Pause():
             return "paused"
+        case Throttle():
+            return f"runs {100 * fault.throttle:.3g} % of the time"
         case Spike():
-            return f"load x{fault.spike:.3g}"
+            return f"{fault.request or fault.client or 'load'} x{fault.spike:.3g}"
 
 
 def _where(stream: Stream, share: float) -> str:

@@ -32,6 +32,8 @@ _RESTARTS_MAX = 100
 _LOOK_EVERY = 0.05
 _ANSWER_WITHIN = 2.0
 """Seconds that one question whether a process is ready may take."""
+_QUOTA_PERIOD = 0.1
+"""Seconds in which a throttled process gets its share of the time once: the period of the kernel's own CPU quotas."""
 _DEATH_WITHIN = 5.0
 """Seconds after which a process that was killed has ended, unless it hangs in the kernel."""
 _LOG_LINES = 20
@@ -113,6 +115,7 @@ class Process:
         self._keeper = keeper
         self._popen: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._throttling: asyncio.Task[None] | None = None
         self._status: int | None = None
 
     @property
@@ -166,8 +169,14 @@ class Process:
         """Freeze it and all it started (SIGSTOP)."""
         self._signal(signal.SIGSTOP)
 
+    def throttle(self, share: float) -> None:
+        """Let it and all it started run only this share of the time, until `resume`; a restart does not free it."""
+        self._stop_throttling()
+        self._throttling = asyncio.create_task(self._throttle(share), name=f"throttle of {self.settings.name}")
+
     def resume(self) -> None:
-        """Let it go on after `pause` (SIGCONT)."""
+        """Let it go on after `pause` or `throttle` (SIGCONT)."""
+        self._stop_throttling()
         self._signal(signal.SIGCONT)
 
     async def stop(self, *, grace: float = 1.0) -> None:
@@ -178,6 +187,7 @@ class Process:
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
             supervisor.cancel()
+        self._stop_throttling()
         popen = self._popen
         if popen is not None:
             try:
@@ -190,6 +200,18 @@ class Process:
                 self._bury(popen)
         if supervisor is not None:
             await asyncio.wait([supervisor])
+
+    def _stop_throttling(self) -> None:
+        if self._throttling is not None:
+            self._throttling.cancel()
+            self._throttling = None
+
+    async def _throttle(self, share: float) -> None:
+        while True:
+            self._signal(signal.SIGSTOP)
+            await asyncio.sleep(_QUOTA_PERIOD * (1 - share))
+            self._signal(signal.SIGCONT)
+            await asyncio.sleep(_QUOTA_PERIOD * share)
 
     async def _supervise(self) -> None:
         """See it end, and start it again; ends when there is nothing more to do."""

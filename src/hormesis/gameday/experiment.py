@@ -51,23 +51,23 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from hormesis import tables
-from hormesis.chaos import Fault, Kill, Pause, Spike, fault_from
+from hormesis.chaos import Fault, Kill, Pause, Spike, Throttle, fault_from
 from hormesis.errors import ConfigurationError
+from hormesis.gameday.load import Load, LoadChanges, expected, known, streams
 from hormesis.gameday.objectives import Limits, Objective
 from hormesis.gameday.results import Phase
-from hormesis.loadgen import ARRIVALS_MAX, ArrivalProcess, LoadSpec, Request, Segment
+from hormesis.loadgen import ARRIVALS_MAX, LoadSpec
 from hormesis.tables import Settings
-from hormesis.units import Duration, Rate, per_second, seconds
+from hormesis.units import Duration, seconds
 
 __all__ = [
     "Abort",
     "Arm",
     "Edge",
     "Experiment",
-    "Load",
     "ProcessTable",
     "Run",
     "Stress",
@@ -168,90 +168,6 @@ class System(Settings):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RequestTable(Settings):
-    """`[[load.request]]`: one kind of request in the mix.
-
-    Attributes:
-        name: What objectives and tables call it.
-        get, post, put, patch, delete: The path, under the key of its method; exactly one.
-        weight: Its share of the arrivals, relative to the others.
-        headers, json: Sent with it, with placeholders.
-        values: What each placeholder is drawn from: a list, or `{ from = 1, to = 50 }`; `{n}` and `{uuid}` need none.
-        expect: The status, or statuses, of a full answer; left out: 200 to 299.
-    """
-
-    name: str
-    get: str | None = None
-    post: str | None = None
-    put: str | None = None
-    patch: str | None = None
-    delete: str | None = None
-    weight: float = 1.0
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    json: Any = None
-    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    expect: int | Sequence[int] | None = None
-
-    _METHODS: ClassVar[tuple[str, ...]] = ("get", "post", "put", "patch", "delete")
-
-    def __post_init__(self) -> None:
-        self.request()
-
-    def request(self) -> Request:
-        """Return the request that the load generator sends."""
-        named = [method for method in self._METHODS if getattr(self, method) is not None]
-        if len(named) != 1:
-            given = ", ".join(named) or "none"
-            raise ConfigurationError(f"request {self.name!r} takes one of {', '.join(self._METHODS)}; it has {given}")
-        try:
-            return Request(
-                self.name,
-                method=named[0].upper(),
-                path=getattr(self, named[0]),
-                weight=self.weight,
-                headers=self.headers,
-                json=self.json,
-                values=self.values,
-                expect=self.expect,
-            )
-        except ConfigurationError as error:
-            prefix = f"request.{self.name}."
-            message, key = error.message.replace(prefix, ""), error.key.removeprefix(prefix)
-            if key == "path":  # which the file has under the method's name
-                message, key = message.replace("path", named[0], 1), named[0]
-            raise ConfigurationError(message, key) from None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Load(Settings):
-    """`[load]`: an open loop; requests arrive by schedule, whatever becomes of them.
-
-    Attributes:
-        to: The process that gets it.
-        rate: Arrivals a second, as a number or like `"60/s"`.
-        request: The mix.
-        arrivals: `"poisson"`, as independent callers do, or `"constant"`.
-        timeout: A caller's patience.
-        degraded_header: The header by which a service marks an answer that is worth less than what was asked for.
-        keep_alive: Whether a caller may use a connection that an earlier one left open.
-    """
-
-    to: str
-    rate: Rate
-    request: Sequence[RequestTable]
-    arrivals: ArrivalProcess = "poisson"
-    timeout: Duration = 10.0
-    degraded_header: str = "x-degraded"
-    keep_alive: bool = False
-
-    def __post_init__(self) -> None:
-        per_second(self.rate, "rate")
-        seconds(self.timeout, "timeout")
-        if not self.request:
-            raise ConfigurationError.bad_value("request", list(self.request), "at least one [[load.request]]")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Arm(Settings):
     """`[arm.NAME]`: one way to set the system up.
 
@@ -277,7 +193,8 @@ class Stress(Settings):
         edge, process: Where the fault acts; neither for a fault of the load.
         fault: What is dosed, such as `{ latency = "2s" }`.
         objective: Changes to the objectives under this stress.
-        calm, dose, recovery: Its own durations.
+        load: Changes to the load under this stress, from its calm on.
+        calm, dose, recovery, detection, recover_within: Its own durations, in place of the run's.
     """
 
     name: str
@@ -286,9 +203,12 @@ class Stress(Settings):
     edge: str | None = None
     process: str | None = None
     objective: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
+    load: LoadChanges | None = None
     calm: Duration | None = None
     dose: Duration | None = None
     recovery: Duration | None = None
+    detection: Duration | None = None
+    recover_within: Duration | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -296,6 +216,9 @@ class Stress(Settings):
         for name in ("calm", "dose", "recovery"):
             if getattr(self, name) is not None:
                 seconds(getattr(self, name), name)
+        for name in ("detection", "recover_within"):
+            if getattr(self, name) is not None:
+                seconds(getattr(self, name), name, zero=True)
         try:
             fault = self.what
         except ConfigurationError as error:
@@ -303,7 +226,7 @@ class Stress(Settings):
         if isinstance(fault, Spike):
             wanted, given = "neither edge nor process (it is a fault of the load)", self.edge or self.process
             fits = given is None
-        elif isinstance(fault, Kill | Pause):
+        elif isinstance(fault, Kill | Pause | Throttle):
             wanted, fits = 'process = "…"', self.process is not None and self.edge is None
         else:
             wanted, fits = 'edge = "…"', self.edge is not None and self.process is None
@@ -392,29 +315,34 @@ class Experiment(Settings):
     def __post_init__(self) -> None:
         processes, edges = self.system.process, self.system.edge
         routes = [request.name for request in self.load.request]
-        _known("load.to", "process", self.load.to, processes)
+        known("load.to", "process", self.load.to, processes)
         for name in (*processes, *edges, *self.arm):
             if not _NAME.fullmatch(name):
                 raise ConfigurationError(f"the name {name!r} takes letters, digits, spaces, '_.-', 64 at most")
         for name, edge in edges.items():
-            _known(f"system.edge.{name}.from", "process", edge.from_, processes)
+            known(f"system.edge.{name}.from", "process", edge.from_, processes)
             if edge.address is None:
-                _known(f"system.edge.{name}.to", "process", edge.to, processes)
+                known(f"system.edge.{name}.to", "process", edge.to, processes)
         _unique("load.request", routes)
         _unique("stress", [stress.name for stress in self.stress])
         for route in self.objective:
-            _known("objective", "request", route, routes)
+            known("objective", "request", route, routes)
         for stress in self.stress:
             where = f"stress {stress.name!r}"
             if stress.edge is not None:
-                _known(f"{where}: edge", "edge", stress.edge, edges)
+                known(f"{where}: edge", "edge", stress.edge, edges)
             if stress.process is not None:
-                _known(f"{where}: process", "process", stress.process, processes)
+                known(f"{where}: process", "process", stress.process, processes)
             for route in stress.objective:
-                _known(f"{where}: objective", "request", route, routes)
-            expected = sum(segment.expected for segment in self.segments(stress))
-            if expected > ARRIVALS_MAX:
-                accepted = f"a rate that makes at most {ARRIVALS_MAX:,} requests of {where}, not {expected:,.0f}"
+                known(f"{where}: objective", "request", route, routes)
+            if isinstance(fault := stress.what, Spike):
+                if fault.request is not None:
+                    known(f"{where}: fault.request", "request", fault.request, routes)
+                if fault.client is not None:
+                    known(f"{where}: fault.client", "client", fault.client, self.load.client)
+            count = expected(self.load_under(stress), stress.what, self.lengths(stress))
+            if count > ARRIVALS_MAX:
+                accepted = f"a rate that makes at most {ARRIVALS_MAX:,} requests of {where}, not {count:,.0f}"
                 raise ConfigurationError.bad_value("load.rate", self.load.rate, accepted)
             try:
                 self.load_spec(stress, "http://127.0.0.1")
@@ -425,7 +353,7 @@ class Experiment(Settings):
         if not self.arm:
             raise ConfigurationError.bad_value("arm", {}, "at least one [arm.NAME]")
         for name in self.run.tour or ():
-            _known("run.tour", "stress", name, [stress.name for stress in self.stress])
+            known("run.tour", "stress", name, [stress.name for stress in self.stress])
 
     @property
     def judged(self) -> list[str]:
@@ -439,30 +367,37 @@ class Experiment(Settings):
             seconds(own if own is not None else general)
             for own, general in ((stress.calm, run.calm), (stress.dose, run.dose), (stress.recovery, run.recovery))
         )
-        if dose <= seconds(run.detection, zero=True) or recovery <= seconds(run.recover_within, zero=True):
+        detection, recover_within = self.allowances(stress)
+        if dose <= detection or recovery <= recover_within:
             raise ConfigurationError(
-                f"stress {stress.name!r}: its dose takes more than run.detection, and its recovery more than "
-                "run.recover_within"
+                f"stress {stress.name!r}: its dose takes more than its detection, or run.detection, and its recovery "
+                "more than its recover_within, or run.recover_within"
             )
         return calm, dose, recovery
 
-    def segments(self, stress: Stress) -> list[Segment]:
-        """Return the load over the time of a stress."""
-        calm, dose, recovery = self.lengths(stress)
-        rate, fault = per_second(self.load.rate), stress.what
-        dosed = rate * fault.spike if isinstance(fault, Spike) else rate
-        return [Segment(calm, rate), Segment(dose, dosed), Segment(recovery, rate)]
+    def allowances(self, stress: Stress) -> tuple[float, float]:
+        """Return the seconds that a system has to find out, and those that it has to come back."""
+        run = self.run
+        found_out, back = (
+            seconds(own if own is not None else general, zero=True)
+            for own, general in ((stress.detection, run.detection), (stress.recover_within, run.recover_within))
+        )
+        return found_out, back
+
+    def load_under(self, stress: Stress) -> Load:
+        """Return the load with a stress's changes to it."""
+        return self.load if stress.load is None else stress.load.on(self.load)
 
     def load_spec(self, stress: Stress, base_url: str) -> LoadSpec:
         """Return what the load generator is told for a stress."""
-        load = self.load
+        load = self.load_under(stress)
+        callers = load.callers()
         return LoadSpec(
             base_url=base_url,
-            segments=self.segments(stress),
-            requests=[request.request() for request in load.request],
+            streams=streams(load, stress.what, self.lengths(stress)),
+            requests=[request.request_of(callers[request.client]) for request in load.request],
             # Of the stress and not of the arm: every arm gets the same arrivals.
             seed=f"{self.seed}/{stress.name}",
-            process=load.arrivals,
             timeout=load.timeout,
             grace=_GRACE,
             in_flight_max=_IN_FLIGHT_MAX,
@@ -482,14 +417,8 @@ class Experiment(Settings):
         if names is None:
             return list(self.stress)
         for name in names:
-            _known("--only", "stress", name, [stress.name for stress in self.stress])
+            known("--only", "stress", name, [stress.name for stress in self.stress])
         return [stress for stress in self.stress if stress.name in set(names)]
-
-
-def _known(key: str, what: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        error = ConfigurationError.unknown(what, name, known)
-        raise ConfigurationError(f"{key}: {error.message}", key)
 
 
 def _unique(key: str, names: Sequence[str]) -> None:

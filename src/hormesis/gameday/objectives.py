@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.results import Phase
+from hormesis.gameday.results import SHARES, Phase
 from hormesis.tables import Settings
 from hormesis.units import Duration, seconds
 
@@ -20,16 +20,18 @@ class Limits(Settings):
     Attributes:
         success: Least share of full answers.
         answered: Least share of answers, full or degraded.
+        honest: Least share of honest endings: answered, or declined by a 429 or 503 that says when to come back.
         p50, p99: Longest latency at that quantile, failures included: the time a caller waits for whatever comes.
     """
 
     success: float | None = None
     answered: float | None = None
+    honest: float | None = None
     p50: Duration | None = None
     p99: Duration | None = None
 
     def __post_init__(self) -> None:
-        for name in ("success", "answered"):
+        for name in SHARES:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ConfigurationError.bad_value(name, value, "a share from 0 to 1")

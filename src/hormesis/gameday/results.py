@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from hormesis.loadgen import Samples
 
 __all__ = [
+    "SHARES",
     "Acted",
     "Bin",
     "Check",
@@ -24,6 +25,10 @@ __all__ = [
     "Verdict",
     "Window",
 ]
+
+
+SHARES = ("success", "answered", "honest")
+"""The metrics that are shares of the requests; each counts what the one before it counts, and more."""
 
 
 class Phase(enum.StrEnum):
@@ -46,7 +51,7 @@ class Verdict(enum.StrEnum):
     SURVIVED = "survived"
     """It held its objectives with full answers."""
     DEGRADED = "degraded"
-    """It held its objectives, some of them with degraded answers."""
+    """It held its objectives, but some answers were degraded, or declined with a time to come back."""
     FAILED = "failed"
     """It missed an objective."""
     INCONCLUSIVE = "inconclusive"
@@ -72,21 +77,24 @@ class RouteStats:
 
     Attributes:
         requests: How many.
-        full, degraded, failed: How they ended.
+        full, degraded, declined, failed: How they ended; declined is by a 429 or 503 that said when to come back.
         good: Full answers inside the route's objective.
         p50, p99: Latency in seconds from the intended start, failures included; not a number without requests.
-        errors: How many failed of each kind.
+        errors: How many failed, or were declined, of each kind.
+        attempts: Requests on the wire that were sent in the phase: more than requests where callers repeat them.
         histogram: The latencies, as HDR in base64.
     """
 
     requests: int
     full: int
     degraded: int
+    declined: int
     failed: int
     good: int
     p50: float
     p99: float
     errors: Mapping[str, int]
+    attempts: int
     histogram: str
 
 
@@ -97,7 +105,7 @@ class Check:
     Attributes:
         route: The request's name.
         phase: When.
-        metric: `"success"`, `"answered"` (shares, at least) or `"p50"`, `"p99"` (seconds, at most).
+        metric: `"success"`, `"answered"`, `"honest"` (shares, at least) or `"p50"`, `"p99"` (seconds, at most).
         wanted: The objective.
         measured: What was measured.
         requests: From how many requests.
@@ -134,14 +142,19 @@ class Acted:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """A slice of the timeline: requests due in `[at, at + width)`, per second, and their latency."""
+    """A slice of the timeline: requests due in `[at, at + width)`, per second, and their latency.
+
+    `sent` is what went over the wire in that time, repeated requests included.
+    """
 
     at: float
     offered: float
     good: float
     full: float
     degraded: float
+    declined: float
     failed: float
+    sent: float
     p50: float
     p99: float
 
@@ -163,6 +176,7 @@ class Outcome:
         lag_p99: The load generator's own send lag in seconds; infinite when it could not send all that was due.
         timeline: Slices of `bin_width` seconds.
         samples: Every request.
+        attempts: Every attempt of the requests whose callers repeat them.
     """
 
     arm: str
@@ -178,6 +192,7 @@ class Outcome:
     timeline: Sequence[Bin]
     bin_width: float
     samples: Samples
+    attempts: Samples
     started: float
     """When the load began, monotonic."""
 

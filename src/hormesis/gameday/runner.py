@@ -28,8 +28,8 @@ from hormesis.gameday.report.progress import Observer
 from hormesis.gameday.results import Acted, GameDay, Outcome, Phase, StressResult, Window
 from hormesis.gameday.system import ArmSystem, running
 from hormesis.gameday.together import together
-from hormesis.loadgen import LAG_MAX, Answer, RunResult, Samples
-from hormesis.units import per_second, seconds
+from hormesis.loadgen import LAG_MAX, RunResult, Samples
+from hormesis.units import seconds
 from hormesis.version import __version__
 
 __all__ = ["hold", "planned_seconds"]
@@ -97,7 +97,7 @@ async def hold(
         version=__version__,
         began=began.isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
-        rate=per_second(experiment.load.rate),
+        rate=experiment.load.mean_rate,
         routes=[request.name for request in experiment.load.request],
         arms=list(arms),
         judged=[arm for arm in arms if arm in experiment.judged],
@@ -150,8 +150,7 @@ class _Course:
         self.observer = observer
         self.calm, self.dose, self.recovery = experiment.lengths(stress)
         self.length = self.calm + self.dose + self.recovery
-        self.detection = seconds(experiment.run.detection, zero=True)
-        self.recover_within = seconds(experiment.run.recover_within, zero=True)
+        self.detection, self.recover_within = experiment.allowances(stress)
         self.started = time.monotonic() + _LEAD
         self.dose_start = self.dose_end = 0.0
         self.watch = _AbortWatch(experiment.abort)
@@ -201,13 +200,14 @@ class _Course:
         routes = [request.name for request in experiment.load.request]
         phases = dict(self._windows())
         within = [self._good_within(route) for route in routes]
-        stats = verdict.stats(result.samples, self.started, phases, routes, within.__getitem__)
+        samples, attempts = result.samples, result.attempts
+        stats = verdict.stats(samples, attempts, self.started, phases, routes, within.__getitem__)
         checks = verdict.checks(stats, lambda route, phase: experiment.limits(stress, route, phase).limits())
         lag = result.lag_p99 if result.dropped == 0 else float("inf")
         conclusion, reasons = verdict.judge(checks, stats, lag_p99=lag, lag_max=LAG_MAX)
         if self.watch.reason:
             reasons = [f"the dose was ended early: {self.watch.reason}", *reasons]
-        bins = verdict.timeline(result.samples, self.started, self.length, _BIN_WIDTH, within.__getitem__)
+        bins = verdict.timeline(samples, attempts, self.started, self.length, _BIN_WIDTH, within.__getitem__)
         calm = stats[Phase.CALM][""]
         calm_share = calm.good / calm.requests if calm.requests else 1.0
         return Outcome(
@@ -223,7 +223,8 @@ class _Course:
             lag_p99=lag,
             timeline=bins,
             bin_width=_BIN_WIDTH,
-            samples=result.samples,
+            samples=samples,
+            attempts=attempts,
             started=self.started,
         )
 
@@ -268,7 +269,7 @@ class _AbortWatch:
             return
         over = seconds(self._condition.over)
         for sample in samples:
-            answered = sample.answer is not Answer.FAILED
+            answered = sample.answer.served
             self._ended.append((sample.done, answered))
             self._answered += answered
         now = time.monotonic()

@@ -14,7 +14,18 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from hormesis.chaos import FaultProxy, Keeper, Kill, Pause, Process, ProcessSettings, Spike, check_port_free, free_port
+from hormesis.chaos import (
+    FaultProxy,
+    Keeper,
+    Kill,
+    Pause,
+    Process,
+    ProcessSettings,
+    Spike,
+    Throttle,
+    check_port_free,
+    free_port,
+)
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.acted import EventLog
 from hormesis.gameday.experiment import Experiment, Stress
@@ -47,6 +58,8 @@ class ArmSystem:
             self.processes[stress.process or ""].kill()
         elif isinstance(fault, Pause):
             self.processes[stress.process or ""].pause()
+        elif isinstance(fault, Throttle):
+            self.processes[stress.process or ""].throttle(fault.throttle)
         else:
             self.proxies[stress.edge or ""].apply(fault)
 
@@ -60,7 +73,7 @@ class ArmSystem:
             if not process.running and process.settings.restart_after is None:
                 await process.stop()
                 await process.start()
-        elif isinstance(fault, Pause):
+        elif isinstance(fault, Pause | Throttle):
             self.processes[stress.process or ""].resume()
         else:
             self.proxies[stress.edge or ""].lift()

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from hormesis.gameday.results import Bin, Check, Phase, RouteStats, Verdict, Window
+from hormesis.gameday.results import SHARES, Bin, Check, Phase, RouteStats, Verdict, Window
 from hormesis.loadgen import Answer, Histogram, Sample, Samples
 
 __all__ = ["checks", "judge", "recovered_after", "stats", "timeline"]
@@ -27,26 +27,45 @@ GoodWithin = Callable[[int], float]
 
 
 def stats(
-    samples: Samples, start: float, phases: Mapping[Phase, Window], routes: Sequence[str], good_within: GoodWithin
+    samples: Samples,
+    attempts: Samples,
+    start: float,
+    phases: Mapping[Phase, Window],
+    routes: Sequence[str],
+    good_within: GoodWithin,
 ) -> dict[Phase, dict[str, RouteStats]]:
     """Sum up every phase, for each route and (under `""`) for all of them.
 
     Args:
-        samples: With absolute times.
+        samples: Every request, with absolute times.
+        attempts: Every attempt of those that are repeated.
         start: When the load began.
         phases: Relative to that.
         routes: Names by request index.
         good_within: When a full answer is a good one.
     """
     dose = phases[Phase.CALM].end
+    wire = _on_the_wire(samples, attempts)
     result: dict[Phase, dict[str, RouteStats]] = {}
     for phase, window in phases.items():
         inside = [sample for sample in samples if window.start <= _counts_at(sample, start, dose) < window.end]
-        by_route = {"": _stats(inside, good_within)}
+        sent = Counter(request for at, request in wire if window.start <= at - start < window.end)
+        by_route = {"": _stats(inside, sent.total(), good_within)}
         for index, route in enumerate(routes):
-            by_route[route] = _stats([sample for sample in inside if sample.request == index], good_within)
+            own = [sample for sample in inside if sample.request == index]
+            by_route[route] = _stats(own, sent[index], good_within)
         result[phase] = by_route
     return result
+
+
+def _on_the_wire(samples: Samples, attempts: Samples) -> list[tuple[float, int]]:
+    """Return when each request was sent, with its index: each attempt of those that are repeated, the others once."""
+    repeated = set(attempts.request)
+    once = ((sent, request) for sent, request in zip(samples.sent, samples.request, strict=True))
+    return [
+        *zip(attempts.sent, attempts.request, strict=True),
+        *((sent, request) for sent, request in once if request not in repeated),
+    ]
 
 
 def _counts_at(sample: Sample, start: float, dose: float) -> float:
@@ -54,18 +73,20 @@ def _counts_at(sample: Sample, start: float, dose: float) -> float:
     return dose if due < dose < sample.done - start else due
 
 
-def _stats(samples: Sequence[Sample], good_within: GoodWithin) -> RouteStats:
+def _stats(samples: Sequence[Sample], attempts: int, good_within: GoodWithin) -> RouteStats:
     histogram = Histogram(sample.latency for sample in samples)
     answers = Counter(sample.answer for sample in samples)
     return RouteStats(
         requests=len(samples),
         full=answers[Answer.FULL],
         degraded=answers[Answer.DEGRADED],
+        declined=answers[Answer.DECLINED],
         failed=answers[Answer.FAILED],
         good=sum(_good(sample, good_within) for sample in samples),
         p50=histogram.quantile(0.5),
         p99=histogram.quantile(0.99),
-        errors=dict(Counter(sample.error for sample in samples if sample.answer is Answer.FAILED).most_common()),
+        errors=dict(Counter(sample.error for sample in samples if not sample.answer.served).most_common()),
+        attempts=attempts,
         histogram=histogram.to_base64(),
     )
 
@@ -92,11 +113,12 @@ def checks(
 
 
 def _check(phase: Phase, route: str, found: RouteStats, metric: str, wanted: float) -> Check:
-    share = metric in ("success", "answered")
+    share = metric in SHARES
     if not found.requests:
         value = math.nan
     elif share:
-        value = (found.full + (found.degraded if metric == "answered" else 0)) / found.requests
+        counting = (found.full, found.degraded, found.declined)[: 1 + SHARES.index(metric)]
+        value = sum(counting) / found.requests
     else:
         value = found.p50 if metric == "p50" else found.p99
     held = None if found.requests < REQUESTS_MIN else (value >= wanted if share else value <= wanted)
@@ -129,10 +151,10 @@ def judge(
     unknown = [check for check in found if check.held is None]
     if unknown:
         return Verdict.INCONCLUSIVE, [f"too few requests to say: {describe(check)}" for check in unknown]
-    degraded = sum(by_route[""].degraded for phase, by_route in measured.items() if phase is not Phase.CALM)
-    if degraded:
-        return Verdict.DEGRADED, [f"{degraded} answers were degraded"]
-    return Verdict.SURVIVED, []
+    after = [by_route[""] for phase, by_route in measured.items() if phase is not Phase.CALM]
+    counts = {"degraded": sum(each.degraded for each in after), "declined": sum(each.declined for each in after)}
+    reasons = [f"{count} answers were {what}" for what, count in counts.items() if count]
+    return (Verdict.DEGRADED if reasons else Verdict.SURVIVED), reasons
 
 
 def describe(check: Check) -> str:
@@ -142,7 +164,7 @@ def describe(check: Check) -> str:
     >>> describe(Check(**about, metric="success", wanted=0.99, measured=0.5))
     'browse success 50% in calm (objective: at least 99%, 9 requests)'
     """
-    if check.metric in ("success", "answered"):
+    if check.metric in SHARES:
         measured, wanted = f"{100 * check.measured:.4g}%", f"at least {100 * check.wanted:.4g}%"
     else:
         measured, wanted = f"{check.measured * 1000:.4g} ms", f"at most {check.wanted * 1000:.4g} ms"
@@ -173,9 +195,12 @@ def recovered_after(bins: Iterable[Bin], bin_width: float, dose_end: float, calm
     return back
 
 
-def timeline(samples: Samples, start: float, seconds: float, bin_width: float, good_within: GoodWithin) -> list[Bin]:
+def timeline(
+    samples: Samples, attempts: Samples, start: float, seconds: float, bin_width: float, good_within: GoodWithin
+) -> list[Bin]:
     """Cut a stress into slices of equal width, by when requests were due."""
     count = max(1, math.ceil(seconds / bin_width - 1e-9))
+    sent = Counter(int((at - start) / bin_width) for at, _ in _on_the_wire(samples, attempts))
     slices: list[list[Sample]] = [[] for _ in range(count)]
     for sample in samples:
         index = int((sample.intended - start) / bin_width)
@@ -185,11 +210,11 @@ def timeline(samples: Samples, start: float, seconds: float, bin_width: float, g
     for index, inside in enumerate(slices):
         at = index * bin_width
         # The last slice may be a shorter one.
-        bins.append(_bin(at, inside, min(bin_width, seconds - at), good_within))
+        bins.append(_bin(at, inside, sent[index], min(bin_width, seconds - at), good_within))
     return bins
 
 
-def _bin(at: float, inside: Sequence[Sample], width: float, good_within: GoodWithin) -> Bin:
+def _bin(at: float, inside: Sequence[Sample], sent: int, width: float, good_within: GoodWithin) -> Bin:
     answers = Counter(sample.answer for sample in inside)
     latencies = sorted(sample.latency for sample in inside)
     return Bin(
@@ -198,7 +223,9 @@ def _bin(at: float, inside: Sequence[Sample], width: float, good_within: GoodWit
         good=sum(_good(sample, good_within) for sample in inside) / width,
         full=answers[Answer.FULL] / width,
         degraded=answers[Answer.DEGRADED] / width,
+        declined=answers[Answer.DECLINED] / width,
         failed=answers[Answer.FAILED] / width,
+        sent=sent / width,
         p50=_nearest_rank(latencies, 0.5),
         p99=_nearest_rank(latencies, 0.99),
     )

@@ -9,9 +9,9 @@ them without ever waiting for answers (`generator`), and raw times come back (`S
 
 from hormesis.loadgen.driver import LAG_MAX, LoadDriver, RunResult
 from hormesis.loadgen.histogram import Histogram
-from hormesis.loadgen.request import LoadSpec, Request
+from hormesis.loadgen.request import LoadSpec, Request, Retries
 from hormesis.loadgen.samples import Answer, Sample, Samples
-from hormesis.loadgen.schedule import ARRIVALS_MAX, ArrivalProcess, Seed, Segment, arrivals, pick
+from hormesis.loadgen.schedule import ARRIVALS_MAX, ArrivalProcess, Seed, Segment, Stream, arrivals, merged, pick
 from hormesis.loadgen.template import Values
 
 __all__ = [
@@ -23,12 +23,15 @@ __all__ = [
     "LoadDriver",
     "LoadSpec",
     "Request",
+    "Retries",
     "RunResult",
     "Sample",
     "Samples",
     "Seed",
     "Segment",
+    "Stream",
     "Values",
     "arrivals",
+    "merged",
     "pick",
 ]

@@ -50,6 +50,8 @@ class RunResult:
 
     Attributes:
         samples: One row for each arrival.
+        attempts: One row for each attempt of the requests that their callers repeat; of all others the sample is the
+            one attempt.
         start_at: The monotonic time that the schedule counted from.
         cancelled: Whether the run was ended early.
         dropped: Arrivals that were not sent because the generator had no room left; they failed as "client full".
@@ -60,6 +62,7 @@ class RunResult:
     """
 
     samples: Samples
+    attempts: Samples
     start_at: float
     cancelled: bool
     dropped: int
@@ -202,13 +205,16 @@ class LoadDriver:
 
 async def _collect(generator: _Generator, on_samples: Callable[[Samples], None] | None) -> RunResult:
     started = (await generator.receive())["started"]
-    samples = Samples()
-    while "samples" in (report := await generator.receive()):
+    samples, attempts = Samples(), Samples()
+    while "done" not in (report := await generator.receive()):
+        if "attempts" in report:
+            attempts.extend(Samples.from_wire(report["attempts"], started))
+            continue
         batch = Samples.from_wire(report["samples"], started)
         samples.extend(batch)
         if on_samples is not None:
             on_samples(batch)
-    return RunResult(samples=samples, start_at=started, **report["done"])
+    return RunResult(samples=samples, attempts=attempts, start_at=started, **report["done"])
 
 
 class _Generator:

@@ -2,16 +2,18 @@
 
 It is a process of its own, so that neither the runner's work nor its pauses delay a request. Commands come in as lines
 of JSON, `{"run": spec, "start_at": time}` and `{"stop": true}`; reports go out the same way: `{"ready": true}` once,
-then for each run `{"started": time}`, `{"samples": columns}` every quarter of a second, and `{"done": summary}`. When
-its standard input ends, so does it: the runner is gone.
+then for each run `{"started": time}`, `{"samples": columns}` and `{"attempts": columns}` every quarter of a second, and
+`{"done": summary}`. When its standard input ends, so does it: the runner is gone.
 
 It is an open loop. A request is sent when it is due, however many are still waiting for answers, and its latency counts
 from when it was due: a server that stalls can't hide the requests that it kept from being sent (coordinated omission).
 asyncio rounds its timers up to the next millisecond, so each wake-up sends everything that has become due. How late
 each request was sent is part of the report: a generator that falls behind measures itself, not the system.
 
-One arrival is one request on the wire: nothing is repeated, no redirect is followed, no proxy of the environment is
-used, and an answer is done when its body has been read to the end.
+One arrival is one request on the wire, unless its callers are said to repeat it (`Retries`): nothing else is repeated,
+no redirect is followed, no proxy of the environment is used, and an answer is done when its body has been read to the
+end. Of a request that may be repeated each attempt is reported too. It is one request all the same: its latency runs
+from when its first attempt was due to the end of the last, and it is worth what the last attempt brought.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ import sys
 from array import array
 from collections.abc import Callable
 from time import monotonic
+from typing import NamedTuple
 
 from hormesis.errors import MissingExtraError
 from hormesis.loadgen.histogram import Histogram
-from hormesis.loadgen.request import LoadSpec
+from hormesis.loadgen.request import LoadSpec, Request
 from hormesis.loadgen.samples import Answer, Sample, Samples
-from hormesis.loadgen.schedule import arrivals, pick
+from hormesis.loadgen.schedule import merged
 from hormesis.loadgen.template import Template
 from hormesis.units import seconds
 
@@ -76,19 +79,31 @@ _KINDS = {
 Emit = Callable[[dict[str, object]], None]
 
 
+class _End(NamedTuple):
+    """How a request or an attempt ended."""
+
+    answer: Answer
+    error: str = ""
+    status: int = 0
+
+
+_UNFINISHED = _End(Answer.FAILED, "unfinished")
+"""What a cancellation leaves behind."""
+
+
 class _Run:
     """One run: from the schedule to the summary."""
 
     def __init__(self, spec: LoadSpec, start_at: float | None, emit: Emit) -> None:
         self._spec = spec
         self._emit = emit
-        self._offsets = arrivals(spec.segments, seed=spec.seed, process=spec.process)
-        self._mix = pick([request.weight for request in spec.requests], len(self._offsets), seed=spec.seed)
+        weights = {request.name: request.weight for request in spec.requests}
+        self._offsets, self._mix = merged(spec.sources(), weights, seed=spec.seed)
         self._templates = [Template(request, spec.seed) for request in spec.requests]
-        self._timeout = seconds(spec.timeout)
         self._start_at = monotonic() + _LEAD if start_at is None else start_at
         self._end_at = self._start_at + spec.duration + seconds(spec.grace, zero=True)
         self._batch = Samples()
+        self._attempts = Samples()
         self._lags = array("d")
         self._in_flight = 0
         self._dropped = 0
@@ -117,7 +132,8 @@ class _Run:
                     self._in_flight += 1
                     calls.create_task(self._call(n, intended, session))
                 else:
-                    self._record(n, now, Answer.FAILED, _CLIENT_FULL)
+                    self._dropped += 1
+                    self._record(n, now, _End(Answer.FAILED, _CLIENT_FULL))
                 n += 1
             if n < len(self._offsets):
                 await asyncio.sleep(max(0.0, self._start_at + self._offsets[n] - monotonic()))
@@ -125,21 +141,51 @@ class _Run:
     async def _call(self, n: int, intended: float, session: aiohttp.ClientSession) -> None:
         sent = monotonic()
         self._lags.append(sent - intended)
-        patience_ends = intended + self._timeout
-        # What a cancellation leaves behind.
-        answer, error, status = Answer.FAILED, "unfinished", 0
+        end = _UNFINISHED
         try:
-            async with asyncio.timeout_at(min(patience_ends, self._end_at)):
-                answer, error, status = await self._exchange(n, session)
-        except TimeoutError:
-            error = "timeout" if patience_ends <= self._end_at else "unfinished"
-        except (aiohttp.ClientError, OSError) as failure:
-            error = _kind(failure)
+            request = self._spec.requests[self._mix[n]]
+            if request.retry is None:
+                end = await self._attempt(n, self._patience_ends(request, intended), session)
+            else:
+                end = await self._repeat(n, intended, request, session)
         finally:
             self._in_flight -= 1
-            self._record(n, sent, answer, error, status)
+            self._record(n, sent, end)
 
-    async def _exchange(self, n: int, session: aiohttp.ClientSession) -> tuple[Answer, str, int]:
+    def _patience_ends(self, request: Request, intended: float) -> float:
+        return intended + seconds(self._spec.timeout if request.timeout is None else request.timeout)
+
+    async def _repeat(self, n: int, intended: float, request: Request, session: aiohttp.ClientSession) -> _End:
+        """Attempt a request until an attempt succeeds, none is left, or its caller has no patience left."""
+        retry, patience_ends = request.retry, self._patience_ends(request, intended)
+        assert retry is not None  # noqa: S101
+        due, end = intended, _UNFINISHED
+        for left in reversed(range(retry.attempts)):
+            sent = monotonic()
+            until = patience_ends if retry.timeout is None else min(due + seconds(retry.timeout), patience_ends)
+            end = _UNFINISHED
+            try:
+                end = await self._attempt(n, until, session)
+            finally:
+                self._attempts.append(Sample(due, sent, monotonic(), self._mix[n], *end))
+            due = monotonic() + seconds(retry.delay, zero=True)
+            if not (left and request.repeats(end.answer, end.status)) or due >= min(patience_ends, self._end_at):
+                break
+            await asyncio.sleep(due - monotonic())
+        return end
+
+    async def _attempt(self, n: int, until: float, session: aiohttp.ClientSession) -> _End:
+        try:
+            async with asyncio.timeout_at(min(until, self._end_at)):
+                return await self._exchange(n, session)
+        except TimeoutError:
+            return _End(Answer.FAILED, "timeout") if until <= self._end_at else _UNFINISHED
+        except (aiohttp.ClientError, OSError) as failure:
+            kind = _kind(failure)
+            self._dropped += kind == _CLIENT_FULL
+            return _End(Answer.FAILED, kind)
+
+    async def _exchange(self, n: int, session: aiohttp.ClientSession) -> _End:
         index = self._mix[n]
         call = self._templates[index].render(n)
         url = URL(self._spec.base_url + call.path, encoded=True)
@@ -147,14 +193,13 @@ class _Run:
             call.method, url, headers=call.headers, data=call.body, allow_redirects=False
         ) as response:
             await response.read()
-        degraded = response.headers.get(self._spec.degraded_header)
-        return *self._spec.requests[index].judge(response.status, degraded), response.status
+        degraded, retry_after = map(response.headers.get, (self._spec.degraded_header, "retry-after"))
+        return _End(*self._spec.requests[index].judge(response.status, degraded, retry_after), response.status)
 
-    def _record(self, n: int, sent: float, answer: Answer, error: str, status: int = 0) -> None:
-        self._dropped += error == _CLIENT_FULL
+    def _record(self, n: int, sent: float, end: _End) -> None:
         intended = self._start_at + self._offsets[n]
-        self._batch.append(Sample(intended, sent, monotonic(), self._mix[n], answer, error, status))
-        if len(self._batch) >= _BATCH_MAX:
+        self._batch.append(Sample(intended, sent, monotonic(), self._mix[n], *end))
+        if max(len(self._batch), len(self._attempts)) >= _BATCH_MAX:
             self._flush()
 
     async def _report(self) -> None:
@@ -166,6 +211,9 @@ class _Run:
         if len(self._batch):
             self._emit({"samples": self._batch.to_wire(self._start_at)})
             self._batch = Samples()
+        if len(self._attempts):
+            self._emit({"attempts": self._attempts.to_wire(self._start_at)})
+            self._attempts = Samples()
 
     def _summary(self, cancelled: bool) -> dict[str, object]:
         lags = Histogram(self._lags)

@@ -13,12 +13,13 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from hormesis.errors import ConfigurationError
+from hormesis.headers import retry_after_of
 from hormesis.loadgen.samples import Answer
-from hormesis.loadgen.schedule import ArrivalProcess, Seed, Segment, check_segments, duration
+from hormesis.loadgen.schedule import ArrivalProcess, Seed, Segment, Stream, check_size, duration
 from hormesis.loadgen.template import BUILT_IN, Values, choices, names_in, strings_in
 from hormesis.units import Duration, seconds
 
-__all__ = ["LoadSpec", "Request"]
+__all__ = ["LoadSpec", "Request", "Retries"]
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _NAME = re.compile(r".+")
@@ -28,6 +29,41 @@ _HEADER_VALUE = re.compile(r"[^\r\n\0]*")
 _PATH = re.compile(r"/[!-~]*")
 _NOT_DEGRADED = ("", "0", "false")
 _REQUESTS_MAX = 1000
+_ATTEMPTS_MAX = 20
+_TOO_MANY_REQUESTS, _UNAVAILABLE, _SERVERS_FAULT = 429, 503, 500
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How a caller repeats what failed: at once or after a pause, whatever the answer said; as too many callers do.
+
+    A timeout, a broken connection and the statuses 429 and 500 to 599 are repeated. No back-off, no jitter, no budget,
+    no heed of `Retry-After`: this is what turns a short trouble into a long one (a retry storm).
+
+    Args:
+        attempts: How many there are at most, the first one included.
+        timeout: The patience for one attempt; None is the request's own, which all attempts share.
+        delay: The pause before each further attempt.
+
+    Raises:
+        ConfigurationError: A setting that can't be meant.
+
+    >>> Retries(3, timeout="1s").attempts
+    3
+    """
+
+    attempts: int
+    _: KW_ONLY
+    timeout: Duration | None = None
+    delay: Duration = 0.0
+
+    def __post_init__(self) -> None:
+        if type(self.attempts) is not int or not 2 <= self.attempts <= _ATTEMPTS_MAX:
+            accepted = f"a whole number from 2 to {_ATTEMPTS_MAX}, the first attempt included"
+            raise ConfigurationError.bad_value("attempts", self.attempts, accepted)
+        if self.timeout is not None:
+            object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
+        object.__setattr__(self, "delay", seconds(self.delay, "delay", zero=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +80,17 @@ class Request:
         values: What each placeholder is drawn from, evenly: a list, a `range`, or `{"from": 1, "to": 50}`. `{n}` (the
             arrival's number) and `{uuid}` (an id of its own for each arrival) need no values.
         expect: The status, or the statuses, of a full answer; None takes 200 to 299.
+        timeout: The patience of its callers; None is the load's.
+        retry: How its callers repeat it; None is not at all.
 
     Raises:
         ConfigurationError: A setting that can't be meant; the error names it.
 
     >>> buy = Request("buy", method="POST", path="/orders", json={"sku": "{sku}"}, values={"sku": range(1, 51)})
-    >>> buy.judge(201, None), buy.judge(503, None)
+    >>> buy.judge(201), buy.judge(503)
     ((<Answer.FULL: 0>, ''), (<Answer.FAILED: 2>, 'status 503'))
+    >>> buy.judge(503, retry_after="2")
+    (<Answer.DECLINED: 3>, 'declined 503')
     """
 
     name: str
@@ -62,6 +102,8 @@ class Request:
     json: object = None
     values: Mapping[str, Values] = field(default_factory=dict)
     expect: int | Sequence[int] | None = None
+    timeout: Duration | None = None
+    retry: Retries | None = None
 
     def __post_init__(self) -> None:
         if not _is_text(self.name, _NAME):
@@ -76,6 +118,8 @@ class Request:
         object.__setattr__(self, "json", self._plain_json())
         object.__setattr__(self, "values", self._checked_values())
         object.__setattr__(self, "expect", self._statuses())
+        if self.timeout is not None:
+            object.__setattr__(self, "timeout", seconds(self.timeout, self._key("timeout")))
         self.placeholders()
 
     def placeholders(self) -> set[str]:
@@ -93,18 +137,31 @@ class Request:
                 used.add(name)
         return used
 
-    def judge(self, status: int, degraded: str | None) -> tuple[Answer, str]:
+    def judge(self, status: int, degraded: str | None = None, retry_after: str | None = None) -> tuple[Answer, str]:
         """Return what a complete answer is worth, and the kind of error if it failed.
 
         Args:
             status: Its HTTP status.
             degraded: The value of the header that marks a degraded answer; None if it is not there.
+            retry_after: The value of `Retry-After`; None if it is not there. One that can't be read tells nobody when
+                to come back.
         """
         if not (status in self.expect if isinstance(self.expect, tuple) else 200 <= status < 300):
+            if (
+                status in (_TOO_MANY_REQUESTS, _UNAVAILABLE)
+                and retry_after_of({"retry-after": retry_after or ""}) is not None
+            ):
+                return Answer.DECLINED, f"declined {status}"
             return Answer.FAILED, f"status {status}"
         if degraded is not None and degraded.strip().lower() not in _NOT_DEGRADED:
             return Answer.DEGRADED, ""
         return Answer.FULL, ""
+
+    def repeats(self, answer: Answer, status: int) -> bool:
+        """Return whether its callers would repeat it after such an end; the status 0 is that of no answer."""
+        if self.retry is None or answer.served:
+            return False
+        return not status or status == _TOO_MANY_REQUESTS or status >= _SERVERS_FAULT
 
     def _key(self, setting: str) -> str:
         return f"request.{self.name}.{setting}"
@@ -144,12 +201,13 @@ class LoadSpec:
 
     Args:
         base_url: Where the paths of the requests begin: `"http://127.0.0.1:8000"`.
-        segments: The rate over time.
+        segments: The rate over time of a load with one source, from which all requests come.
+        streams: The sources of a load with several, in place of the segments.
         requests: The mix.
         seed: Fixes every arrival and everything drawn for it. The same seed repeats the same `{uuid}`s, so two runs
             against one system want two seeds.
-        process: How arrivals are spread within a segment.
-        timeout: A caller's patience, counted from when it meant to call.
+        process: How arrivals are spread within a segment; streams have their own.
+        timeout: A caller's patience, counted from when it meant to call, for all of its attempts.
         grace: How long after the last segment answers may still come in.
         in_flight_max: Requests under way at most; arrivals beyond it fail, and the run counts as saturated.
         degraded_header: The header by which a service marks a degraded answer (any value but empty, 0 or false).
@@ -160,7 +218,8 @@ class LoadSpec:
     """
 
     base_url: str
-    segments: Sequence[Segment]
+    segments: Sequence[Segment] = ()
+    streams: Sequence[Stream] = ()
     requests: Sequence[Request]
     seed: Seed
     process: ArrivalProcess = "poisson"
@@ -178,14 +237,15 @@ class LoadSpec:
             raise ConfigurationError.bad_value("base_url", self.base_url, "a URL such as 'http://127.0.0.1:8000'")
         object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
         object.__setattr__(self, "segments", tuple(self.segments))
+        object.__setattr__(self, "streams", tuple(self.streams))
         object.__setattr__(self, "requests", tuple(self.requests))
         object.__setattr__(self, "timeout", seconds(self.timeout, "timeout"))
         object.__setattr__(self, "grace", seconds(self.grace, "grace", zero=True))
-        check_segments(self.segments, self.process)
         names = [request.name for request in self.requests]
         if not 0 < len(names) <= _REQUESTS_MAX or len(set(names)) < len(names):
             accepted = f"1 to {_REQUESTS_MAX} requests, each with a name of its own"
             raise ConfigurationError.bad_value("requests", names, accepted)
+        self._check_sources(names)
         if type(self.in_flight_max) is not int or self.in_flight_max < 1:
             raise ConfigurationError.bad_value("in_flight_max", self.in_flight_max, "a whole number from 1")
         if not _is_text(self.degraded_header, _HEADER_NAME):
@@ -194,7 +254,23 @@ class LoadSpec:
     @property
     def duration(self) -> float:
         """The seconds in which requests are sent."""
-        return duration(self.segments)
+        return max(duration(stream.segments) for stream in self.sources())
+
+    def sources(self) -> Sequence[Stream]:
+        """Return the streams; a load with one source is one stream."""
+        return self.streams or (Stream(self.segments, process=self.process),)
+
+    def _check_sources(self, names: Sequence[str]) -> None:
+        if self.segments and self.streams:
+            raise ConfigurationError.bad_value("streams", list(self.streams), "none beside segments: one or the other")
+        own = [stream.name for stream in self.sources()]
+        if len(set(own)) < len(own):
+            raise ConfigurationError.bad_value("streams", own, "streams, each with a name of its own")
+        for stream in self.streams:
+            for name in stream.requests:
+                if name not in names:
+                    raise ConfigurationError.unknown(f"request of the stream {stream.name!r}", name, names, "streams")
+        check_size(math.fsum(stream.expected for stream in self.sources()))
 
     def to_table(self) -> dict[str, object]:
         """Return the settings as JSON can carry them."""
@@ -204,9 +280,21 @@ class LoadSpec:
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> LoadSpec:
         """Return the settings that `to_table` wrote."""
-        segments = [Segment(**segment) for segment in table["segments"]]
-        requests = [Request(**request) for request in table["requests"]]
-        return cls(**{**table, "segments": segments, "requests": requests})
+        return cls(
+            **{
+                **table,
+                "segments": _segments(table),
+                "streams": [Stream(**{**stream, "segments": _segments(stream)}) for stream in table["streams"]],
+                "requests": [
+                    Request(**{**request, "retry": request["retry"] and Retries(**request["retry"])})
+                    for request in table["requests"]
+                ],
+            }
+        )
+
+
+def _segments(table: Mapping[str, Any]) -> list[Segment]:
+    return [Segment(**segment) for segment in table["segments"]]
 
 
 def _is_text(value: object, pattern: re.Pattern[str]) -> bool:

@@ -30,18 +30,26 @@ class Answer(IntEnum):
     """As full, but marked by the service as less than what was asked for."""
     FAILED = 2
     """Anything else: another status, a broken connection, no answer in time."""
+    DECLINED = 3
+    """Failed, but honestly: a 429 or 503 that says when to come back."""
+
+    @property
+    def served(self) -> bool:
+        """Whether the caller got what it came for, in full or in part."""
+        return self in (Answer.FULL, Answer.DEGRADED)
 
 
 class Sample(NamedTuple):
-    """One arrival.
+    """One arrival; or one attempt of an arrival that is repeated, which is due when it is decided on.
 
     Attributes:
         intended: When it was due.
         sent: When it was handed to the client, which is later if the generator is late.
         done: When the last byte of the answer was there, or when it failed.
         request: The index of its request in the mix.
-        answer: Full, degraded or failed.
-        error: Why it failed, in words fit for a table (`"refused"`, `"status 500"`); empty if it didn't.
+        answer: Full, degraded, failed or declined.
+        error: Why it failed, in words fit for a table (`"refused"`, `"status 500"`, `"declined 503"`); empty if it
+            didn't.
         status: The HTTP status; 0 when none came.
     """
 

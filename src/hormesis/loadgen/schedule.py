@@ -6,7 +6,10 @@ An open loop never waits for answers, so its arrivals can be computed in advance
 depend on the seed and on the rates up to that moment alone: dosing a later segment with ten times the load leaves every
 earlier arrival where it was.
 
-Which request an arrival is comes from a stream of its own, one draw per arrival: changing the mix moves no arrival.
+Which request an arrival is comes from random numbers of its own, one draw per arrival: changing the mix moves no
+arrival. A load may have several sources, each with a rate and a mix of its own (`Stream`): they are computed one by one
+and then merged, so that a burst of one leaves the arrivals of the others where they were. Nor does it show where an
+arrival came from: several Poisson streams together are one Poisson stream (superposition).
 """
 
 from __future__ import annotations
@@ -15,15 +18,27 @@ import math
 import random
 from array import array
 from bisect import bisect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
 from typing import Literal, TypeAlias, get_args
 
 from hormesis.errors import ConfigurationError
 from hormesis.units import Duration, Rate, per_second, seconds
 
-__all__ = ["ARRIVALS_MAX", "ArrivalProcess", "Seed", "Segment", "arrivals", "check_segments", "duration", "pick"]
+__all__ = [
+    "ARRIVALS_MAX",
+    "ArrivalProcess",
+    "Seed",
+    "Segment",
+    "Stream",
+    "arrivals",
+    "check_segments",
+    "check_size",
+    "duration",
+    "merged",
+    "pick",
+]
 
 ArrivalProcess: TypeAlias = Literal["poisson", "constant"]
 """Independent callers (`poisson`, whose gaps are exponential), or evenly spaced arrivals (`constant`)."""
@@ -37,10 +52,10 @@ ARRIVALS_MAX = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of time with one rate of arrivals.
+    """A stretch of time with one rate of arrivals; the rate 0 is silence.
 
-    >>> Segment("1m", "100/s")
-    Segment(seconds=60.0, rate=100.0)
+    >>> Segment("1m", "100/s"), Segment("10s", 0)
+    (Segment(seconds=60.0, rate=100.0), Segment(seconds=10.0, rate=0.0))
     """
 
     seconds: Duration
@@ -48,7 +63,8 @@ class Segment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seconds", seconds(self.seconds, "segment.seconds"))
-        object.__setattr__(self, "rate", per_second(self.rate, "segment.rate"))
+        silent = isinstance(self.rate, int | float) and not isinstance(self.rate, bool) and self.rate == 0
+        object.__setattr__(self, "rate", 0.0 if silent else per_second(self.rate, "segment.rate"))
 
     @property
     def length(self) -> float:
@@ -58,7 +74,41 @@ class Segment:
     @property
     def expected(self) -> float:
         """The arrivals it brings on average."""
-        return self.length * per_second(self.rate)
+        return self.length * float(self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One source of arrivals: its rate over time, and which of a load's requests come from it.
+
+    Args:
+        segments: The rate over time.
+        name: What its random numbers are drawn for; streams of one load have different names.
+        requests: The names of its requests; none stands for all of the load's.
+        process: How arrivals are spread within a segment.
+
+    Raises:
+        ConfigurationError: No segments, nothing but silence, too many arrivals, or an unknown process.
+
+    >>> Stream([Segment("10s", "2/s")], name="reporting", requests=["report"]).expected
+    20.0
+    """
+
+    segments: Sequence[Segment]
+    _: KW_ONLY
+    name: str = ""
+    requests: Sequence[str] = ()
+    process: ArrivalProcess = "poisson"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "segments", tuple(self.segments))
+        object.__setattr__(self, "requests", tuple(self.requests))
+        check_segments(self.segments, self.process)
+
+    @property
+    def expected(self) -> float:
+        """The arrivals it brings on average."""
+        return math.fsum(segment.expected for segment in self.segments)
 
 
 def duration(segments: Sequence[Segment]) -> float:
@@ -73,6 +123,13 @@ def check_segments(segments: Sequence[Segment], process: str) -> None:
     if not segments:
         raise ConfigurationError.bad_value("segments", list(segments), "one segment or more")
     expected = math.fsum(segment.expected for segment in segments)
+    if not expected:
+        raise ConfigurationError.bad_value("segments", list(segments), "at least one with a rate above zero")
+    check_size(expected)
+
+
+def check_size(expected: float) -> None:
+    """Refuse a load of more than `ARRIVALS_MAX` arrivals."""
     if expected > ARRIVALS_MAX:
         raise ConfigurationError(
             f"segments expect {expected:,.0f} arrivals; one run takes up to {ARRIVALS_MAX:,}", "segments"
@@ -94,7 +151,7 @@ def arrivals(segments: Sequence[Segment], *, seed: Seed, process: ArrivalProcess
     tau = next(due)
     tau_before, started = 0.0, 0.0
     for segment in segments:
-        rate = per_second(segment.rate)
+        rate = float(segment.rate)
         tau_end = tau_before + segment.expected
         while tau < tau_end:
             offsets.append(started + (tau - tau_before) / rate)
@@ -128,3 +185,33 @@ def pick(weights: Sequence[float], count: int, *, seed: Seed) -> array[int]:
     cumulative = list(accumulate(weights))
     total, last = cumulative[-1], len(cumulative) - 1
     return array("H", (bisect(cumulative, rng.random() * total, hi=last) for _ in range(count)))
+
+
+def merged(streams: Sequence[Stream], weights: Mapping[str, float], *, seed: Seed) -> tuple[array[float], array[int]]:
+    """Return when each arrival of all streams is due, in order, and the index of its request among the weights.
+
+    Args:
+        streams: The sources.
+        weights: Every request of the load by its name, with its share of the arrivals of its stream.
+        seed: Each stream draws from numbers of its own, made of the seed and its name.
+
+    >>> asked = [Stream([Segment(1, 2)], name="a", requests=["read"], process="constant"),
+    ...          Stream([Segment(1, 1)], name="b", requests=["report"], process="constant")]
+    >>> [list(column) for column in merged(asked, {"read": 1, "report": 1}, seed=1)]
+    [[0.25, 0.5, 0.75], [0, 1, 0]]
+    """
+    index = {name: i for i, name in enumerate(weights)}
+    parts = [_one(stream, weights, index, f"{seed}/{stream.name}" if stream.name else seed) for stream in streams]
+    if len(parts) == 1:
+        return parts[0]
+    rows = sorted((offset, request) for part in parts for offset, request in zip(*part, strict=True))
+    return array("d", (offset for offset, _ in rows)), array("H", (request for _, request in rows))
+
+
+def _one(
+    stream: Stream, weights: Mapping[str, float], index: Mapping[str, int], seed: Seed
+) -> tuple[array[float], array[int]]:
+    names = stream.requests or tuple(weights)
+    offsets = arrivals(stream.segments, seed=seed, process=stream.process)
+    picked = pick([weights[name] for name in names], len(offsets), seed=seed)
+    return offsets, array("H", (index[names[i]] for i in picked))

@@ -48,6 +48,7 @@ def write_page(gameday: GameDay, path: str | Path) -> None:
         routes=list(gameday.routes),
         checks=[_checks(stress) for stress in gameday.stresses],
         colours=colours,
+        repeated=any(len(outcome.attempts) for stress in gameday.stresses for outcome in stress.outcomes.values()),
         timelines=[Markup(timeline) for timeline in timelines],  # noqa: S704  drawn here, from numbers alone
     )
     # A file name may hold bytes that are no text; they must not cost anyone the report.

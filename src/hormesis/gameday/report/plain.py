@@ -16,7 +16,7 @@ from hormesis.gameday.results import GameDay, Outcome
 
 __all__ = ["as_json"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def as_json(gameday: GameDay, *, samples: bool) -> dict[str, Any]:
@@ -24,21 +24,23 @@ def as_json(gameday: GameDay, *, samples: bool) -> dict[str, Any]:
 
     Args:
         gameday: The findings.
-        samples: Whether to add every request, as columns; times are whole microseconds since the load began.
+        samples: Whether to add every request and every attempt of those that are repeated, as columns; times are whole
+            microseconds since the load began.
     """
     found = _plain(gameday)
     if samples:
         for stress, plain in zip(gameday.stresses, found["stresses"], strict=True):
             for arm, outcome in stress.outcomes.items():
                 plain["outcomes"][arm]["samples"] = outcome.samples.to_wire(outcome.started)
+                plain["outcomes"][arm]["attempts"] = outcome.attempts.to_wire(outcome.started)
     return {"format": _FORMAT, "held": gameday.held, "headline": words.headline(gameday), **found}
 
 
 def _plain(value: Any) -> Any:
     """Return the value with nothing in it but dicts, lists, strings, numbers and null."""
     if dataclasses.is_dataclass(value):
-        raw = "samples" if isinstance(value, Outcome) else ""
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != raw}
+        raw = ("samples", "attempts") if isinstance(value, Outcome) else ()
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in raw}
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, str):

@@ -135,6 +135,8 @@ def _goodput(
         axes.plot(*_line(outcome, "offered"), color=paints["--quiet"], linewidth=0.7)
     for outcome, (width, alpha) in zip(outcomes, _strokes(), strict=False):
         colour = paints[colours[outcome.arm]]
+        if len(outcome.attempts):
+            axes.plot(*_line(outcome, "sent"), color=colour, linewidth=0.9, linestyle=(0, (1, 1.5)))
         axes.plot(*_line(outcome, "good"), color=colour, linewidth=width, alpha=alpha)
         if outcome.arm in judged and any(slice_.degraded for slice_ in outcome.timeline):
             axes.plot(*_line(outcome, "degraded"), color=colour, linewidth=1.1, linestyle=(0, (3, 2)))

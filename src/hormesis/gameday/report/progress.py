@@ -35,6 +35,8 @@ __all__ = ["Observer", "PatientConsole", "observer"]
 _REDRAW_SECONDS = 0.2
 _HISTORY_SECONDS = 24
 _BARS = "▁▂▃▄▅▆▇█"
+_TOLD = (Answer.FULL, Answer.DEGRADED, Answer.FAILED)
+"""Answers that are told of even when there are none."""
 
 
 class Observer(Protocol):
@@ -229,7 +231,7 @@ class _Arm:
         self._stress = self._phase = ""
         self._ends = 0.0
         self._second = int(time.monotonic())
-        self._counting = [0, 0, 0]
+        self._counting = [0] * len(Answer)
         self._history: deque[list[int]] = deque(maxlen=_HISTORY_SECONDS)
 
     def begin(self, stress: str, phase: str, seconds: float) -> None:
@@ -239,7 +241,7 @@ class _Arm:
         second = int(time.monotonic())
         for _ in range(min(second - self._second, _HISTORY_SECONDS)):
             self._history.append(self._counting)
-            self._counting = [0, 0, 0]
+            self._counting = [0] * len(Answer)
         self._second = second
         for answer in Answer:
             self._counting[answer] += samples.answer.count(answer)
@@ -249,8 +251,11 @@ class _Arm:
         doing = f"  {self._stress}: {self._phase}, {left:.0f} s left" if self._phase else ""
         lines = [Text.assemble(text(name, "bold"), text(doing))]
         if self._history:
-            full, degraded, failed = self._history[-1]
-            figures = f"  {full + degraded + failed}/s: {full} full, {degraded} degraded, {failed} failed  "
+            latest = self._history[-1]
+            counts = (
+                f"{latest[answer]} {answer.name.lower()}" for answer in Answer if latest[answer] or answer in _TOLD
+            )
+            figures = f"  {sum(latest)}/s: {', '.join(counts)}  "
             lines.append(Text(figures + _sparkline(self._history), style="dim"))
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"

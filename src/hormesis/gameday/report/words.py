@@ -21,6 +21,7 @@ __all__ = [
     "back_in",
     "command",
     "counted",
+    "declined_share",
     "degraded_share",
     "duration",
     "errors",
@@ -44,13 +45,22 @@ _ERROR_KIND_LENGTH = 40
 
 _VERDICTS = {
     Verdict.SURVIVED: "survives it",
-    Verdict.DEGRADED: "survives it with degraded answers",
     Verdict.FAILED: "does not survive it",
     Verdict.INCONCLUSIVE: "inconclusive",
 }
 
 _NO_REQUESTS = RouteStats(
-    requests=0, full=0, degraded=0, failed=0, good=0, p50=math.nan, p99=math.nan, errors={}, histogram=""
+    requests=0,
+    full=0,
+    degraded=0,
+    declined=0,
+    failed=0,
+    good=0,
+    p50=math.nan,
+    p99=math.nan,
+    errors={},
+    attempts=0,
+    histogram="",
 )
 
 
@@ -67,6 +77,11 @@ def goodput(stats: RouteStats) -> float:
 def degraded_share(stats: RouteStats) -> float:
     """Return the share of requests that got a degraded answer; not a number without requests."""
     return stats.degraded / stats.requests if stats.requests else math.nan
+
+
+def declined_share(stats: RouteStats) -> float:
+    """Return the share of requests that were declined with a time to come back; not a number without requests."""
+    return stats.declined / stats.requests if stats.requests else math.nan
 
 
 def percent(share: float) -> str:
@@ -153,7 +168,7 @@ def headline(gameday: GameDay) -> str:
         return f"{arms} {miss} objectives under {failed} of {total}{apart}."
     if unknown:
         return f"Whether {arms} {hold} objectives can't be told: {unknown} of {total} inconclusive."
-    apart = f", {degraded} of them with degraded answers" if degraded else ""
+    apart = f", {degraded} of them with degraded or declined answers" if degraded else ""
     return f"{arms} {hold} objectives under {total}{apart}."
 
 
@@ -180,7 +195,7 @@ def _survival(gameday: GameDay, arm: str) -> str:
     degraded = [name for name, verdict in verdicts if verdict is Verdict.DEGRADED]
     held = sum(verdict.held for _, verdict in verdicts)
     said = f"{arm} survives {held} of {counted(len(verdicts), 'failure mode')}"
-    said += f" ({_and(degraded)} with degraded answers)" if degraded else ""
+    said += f" ({_and(degraded)} with degraded or declined answers)" if degraded else ""
     said += f"; it does not survive {_and(failed)}" if failed else ""
     return said + "."
 
@@ -192,10 +207,10 @@ def what_happened(outcome: Outcome) -> str:
         case Verdict.FAILED if missed:
             why = f": {missed}"
         case Verdict.SURVIVED | Verdict.DEGRADED:
-            why = f": {_contained(stats_of(outcome))}"
+            why = f": {_contained(outcome)}"
         case _:
             why = _reasons(outcome, before=": ")
-    said = [f"{outcome.arm}: {_VERDICTS[outcome.verdict]}{why}", recovery(outcome)]
+    said = [f"{outcome.arm}: {_verdict(outcome)}{why}", recovery(outcome)]
     if outcome.aborted:
         said.append(f"the dose was ended early: {outcome.aborted.rstrip('.')}")
     return "; ".join(said)
@@ -223,11 +238,31 @@ def back_in(outcome: Outcome) -> str:
     return duration(after) if after > 0 else "at once"
 
 
-def _contained(stats: RouteStats) -> str:
+def _verdict(outcome: Outcome) -> str:
+    """Say a verdict; of one that was held in part, how the rest was answered."""
+    if outcome.verdict is not Verdict.DEGRADED:
+        return _VERDICTS[outcome.verdict]
+    after = [by_route[""] for phase, by_route in outcome.stats.items() if phase is not Phase.CALM and "" in by_route]
+    how = [name for name in ("degraded", "declined") if any(getattr(stats, name) for stats in after)]
+    return f"survives it with {' and '.join(how) or 'degraded'} answers"
+
+
+def _contained(outcome: Outcome) -> str:
+    stats = stats_of(outcome)
     if not stats.requests:
         return "no requests in contained"
     degraded = f", {percent(degraded_share(stats))} degraded" if stats.degraded else ""
-    return f"goodput {percent(goodput(stats))}{degraded} in contained, p99 {duration(stats.p99)}"
+    declined = f", {percent(declined_share(stats))} declined" if stats.declined else ""
+    apart = f" ({_by_route(outcome)})" if stats.declined else ""
+    return f"goodput {percent(goodput(stats))}{apart}{degraded}{declined} in contained, p99 {duration(stats.p99)}"
+
+
+def _by_route(outcome: Outcome) -> str:
+    """Say the goodput of each route: who was served while others were declined is what a priority is for."""
+    routes = {
+        route: stats for route, stats in outcome.stats.get(Phase.CONTAINED, {}).items() if route and stats.requests
+    }
+    return ", ".join(f"{route} {percent(goodput(stats))}" for route, stats in routes.items())
 
 
 def _missed(checks: Sequence[Check]) -> str:
