@@ -2,6 +2,7 @@
 
 from hormesis.flow.errors import ItemTooLarge, QueueClosed, QueueEmpty, QueueFull, ReaderTooSlow, RuleBroken
 from hormesis.flow.queue import Queue
+from hormesis.flow.reader import Reader
 
 __all__ = [
     "ItemTooLarge",
@@ -9,6 +10,7 @@ __all__ = [
     "QueueClosed",
     "QueueEmpty",
     "QueueFull",
+    "Reader",
     "ReaderTooSlow",
     "RuleBroken",
 ]
