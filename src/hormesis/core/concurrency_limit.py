@@ -273,7 +273,7 @@ class ConcurrencyLimitMachine:
             found = terms.start if self._algorithm is None else self._algorithm.limit
             limit = _whole(found * self._factor)
             if abs(limit - self._told) >= 0.1 * self._told:
-                del self.outbox[: len(self.outbox) + 1 - _OUTBOX_MAX]
+                del self.outbox[: max(0, len(self.outbox) + 1 - _OUTBOX_MAX)]
                 self.outbox.append(Transition(str(self._told), str(limit), reason))
                 self._told = limit
             places = self._places
