@@ -272,6 +272,10 @@ class Window:
         if self.lease is not None and not 0.001 <= self.lease <= 86_400:
             raise ConfigurationError.bad_value("lease", self.lease, "seconds from 0.001 to 86,400, or None")
 
+    def low(self, items: int, size: int) -> bool:
+        """Whether so much, held and granted, is so little that it is time to grant more."""
+        return items <= self.items_low or size <= self.bytes_low
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
@@ -669,6 +673,22 @@ class Sender(_Side):
         return self._item(now) or self._parting() or self._terminal(now) or self._sign_of_life(now)
 
     @property
+    def held_up(self) -> bool:
+        """Whether nothing can be sent, or asked of the source, before the receiver says something."""
+        box = self._outbox
+        upcoming = max(self._next, box.first)
+        if self.state is not State.OPEN:
+            return False
+        if upcoming <= box.last:
+            return not self.items or len(box[upcoming]) > self.bytes
+        return not box.terminal and (not self.items or not self.bytes or box.full)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """The items, and their bytes, that the receiver has not acknowledged."""
+        return self._outbox.items, self._outbox.bytes
+
+    @property
     def due(self) -> float:
         """When to ask `next_frame` again, if nothing happens before."""
         if self.over:
@@ -776,9 +796,7 @@ class Sender(_Side):
 
     def _watch(self, now: float) -> None:
         """Note since when it is the receiver that holds the stream up, and break off when that is too long."""
-        box = self._outbox
-        short = not self.items or not self.bytes or box.full or (self._next <= box.last)
-        if not (self.state is State.ENDING or (self.state is State.OPEN and short)):
+        if not self.held_up and self.state is not State.ENDING:
             self._blocked = None
         elif self._blocked is None:
             self._blocked = now
@@ -955,7 +973,7 @@ class Receiver(_Side):
         if self.paused or self.state is not State.OPEN:
             return False
         window, inbox = self._window, self._inbox
-        low = inbox.held_items + self.items <= window.items_low or inbox.held_bytes + self.bytes <= window.bytes_low
+        low = window.low(inbox.held_items + self.items, inbox.held_bytes + self.bytes)
         return low and any(self._room())
 
     def _room(self) -> tuple[int, int]:
