@@ -1,32 +1,36 @@
 """The load shedder's machine: who may come in while not everybody can, who waits, and who is turned away.
 
-**How many.** A limit on what is in flight, kept by an algorithm of `hormesis.core.limits`. What comes while there is
-room goes in, whoever it is of.
+**How many.** A limit on what is in flight, kept by an algorithm of `hormesis.core.limits`. While it does not bind,
+whoever comes goes in, and nothing else is asked.
 
-**Who waits.** Otherwise it stands in a queue that is bounded in length and in time. While the service is overloaded
-(the queue has not been empty for a while) the queue is kept by *rank*: the best goes in next, the worst is what a
-better newcomer takes the place of. So the queue itself is the threshold between those who get in and those who don't.
-It needs no controller that has to find it, and follows a change of load at once. A rank is, in this order:
+**Who.** It binds: then every request has a rank (`hormesis.core.ranks`), which says, in this order,
 
     class    criticality: what is critical goes before all else, and background work is shed first
-    share    whether its client has had its fair share of its class; what is beyond that comes after the others'
+    share    whether its client has had its fair share of its class (`hormesis.core.shares`)
+    journey  whether other calls of its journey have been let in before
     cohort   drawn from the id of the request, so that all calls of a journey fare alike
     time     among equals, newest first: who has waited long is the least likely to be waited for
 
-While it is not overloaded a queue is a moment's jam, and each class is served in the order in which it came.
+The rank decides three times. Beyond the *ceiling*, down to which what comes is as much as goes in, a request is turned
+away at once, unless places are idle. Above it, the limit that counts for a request is *graded*: the better its rank the
+higher, so that a burst of what matters finds room that others had to leave. It is highest for whole classes that are
+safe. Who finds no room waits in a queue, bounded in length and time, from which the best goes in next, and in which a
+better newcomer takes the worst one's place.
 
-**Fair shares.** Once a second the demand of each client is weighed against what its class got. Max-min: everybody gets
-what he asks for, up to a level; the level is such that all of it is used. A client that asks for three times the level
-keeps the third of its journeys with the lowest cohorts. The others are not refused: they go behind everybody else's.
-Clients are counted in a bounded space. Who asks for much is seen early in each second, and who is not seen has asked
-for little.
+A queue that has just begun is a moment's jam and no overload. Until it has lasted for a while each class is served in
+the order in which it came.
 
-**Who is turned away**: who finds the queue full of its betters, waits too long, or could not be answered in its time
-anyway. Shedding is capped itself: a share of what comes always goes in, whatever the limit says.
+**Who is turned away**: who is beyond the ceiling, finds the queue full of its betters, waits too long, or could not be
+answered in its time anyway. Shedding is capped itself: a share of what comes always goes in, whatever the limit says.
+
+**What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
+queues, if that is less. It is learned while nothing queues for certain. Four tenths of the room are for the delay
+inside, at which the limit aims, and seven for the wait outside, which few have to the full.
 
 Sources: Cho et al., "Overload Control for µs-scale RPCs with Breakwater" (OSDI 2020), for the limit; Zhou et al.,
 "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for one priority per journey; Nichols and Jacobson,
-"Controlling Queue Delay" (2012), for overload as a queue that does not become empty.
+"Controlling Queue Delay" (2012), for overload as a queue that lasts. The constants were found by simulation over the
+scenarios of docs/load.md, with one setting for all of them.
 """
 
 from __future__ import annotations
@@ -40,36 +44,56 @@ from typing import NamedTuple
 from hormesis.core.admission import Lock, Permit, Refusal
 from hormesis.core.limits import Algorithm, Move, QueueDelay, Windowing
 from hormesis.core.quantile import MovingQuantile
+from hormesis.core.ranks import Ranks
+from hormesis.core.shares import FairShares
 from hormesis.priority import Criticality
 
 __all__ = ["ShedPermit", "ShedWaiter", "ShedderMachine", "ShedderTerms"]
 
 _WINDOW = 0.1
-"""Seconds between moves of the limit: a round trip or two of most services, and ten times faster than the shares."""
+"""Seconds between looks at the ranks."""
 
-_WINDOW_CALLS = 1
-"""Delays are sampled by the clock, not by calls, so a window means something when a single call has ended in it."""
+_SECOND = 1.0
+"""How often shares are weighed."""
 
-_SHARES_EVERY = 1.0
-"""Seconds over which demand is weighed."""
-
-_SMOOTHING = 0.5
-"""The weight of the latest second in a client's demand."""
-
-_CLIENTS_MAX = 4096
-"""Clients that are counted in a second."""
+_JOURNEYS_FOR = 5
+"""Seconds for which a journey is remembered at least, and half of those at most."""
 
 _OVERLOADED_AFTER = 0.1
-"""Seconds for which a queue must not have been empty."""
+"""Seconds for which a queue must have lasted."""
 
-_CALM = 0.25
-"""The share of the target below which a window's delay means that there was no overload in it."""
+_OVERLOADED_WINDOWS = 3
+"""Windows in a row in which the limit must have bound, where nobody may wait."""
+
+_CALM_AFTER = 1.0
+"""Seconds for which the limit must not have bound, for the overload to be over."""
+
+_CALM_DELAY = 0.25
+"""The share of the target below which a window's delay means that nothing queued in it."""
 
 _LEARNED_MAX = 256
 """Latencies of one window that are kept until it is known whether they mean anything."""
 
-_TARGET_LEAST = 0.05
-"""The smallest target, as a share of the objective: below that a loop's own jitter would look like overload."""
+_ROOM = 0.4
+"""The share of the objective that may go into queueing at most."""
+
+_ROOM_LEAST = 0.1
+"""The same at least: below that a loop's own jitter would look like overload."""
+
+_INSIDE = 0.4
+"""The share of the room that is for the delay inside."""
+
+_OUTSIDE = 0.7
+"""The share of the room that is for the wait outside; the two may add up to more, as who waits long is rare."""
+
+_SAFE = 1.6
+"""The graded limit of classes that are safe as a whole, as a multiple of the limit."""
+
+_GRADE = (1.3, 0.35)
+"""The same for others: so much for the best rank, less so much for each time over that what is better could go in."""
+
+_IDLE = 0.85
+"""The share of the limit below which places are idle, and given to anybody."""
 
 _TOLD_FROM = 0.1
 """The share by which the limit must have moved to be told of."""
@@ -90,8 +114,10 @@ class ShedderTerms:
         objective: Seconds in which an answer counts.
         quantile: The quantile of all answers that is to be within the objective.
         max_queued: How many may wait.
-        max_wait: Seconds that one waits at most; None: as long as work may wait inside (see `ShedderMachine.max_wait`).
+        max_wait: Seconds that one waits at most; None for what the objective leaves room for.
         shed_max: The largest share of what comes in a second that is turned away.
+        window: Seconds that are observed before the limit moves.
+        window_calls: How many requests end in a window at least.
     """
 
     objective: float
@@ -99,6 +125,8 @@ class ShedderTerms:
     max_queued: int
     max_wait: float | None
     shed_max: float
+    window: float = _WINDOW
+    window_calls: int = 1
 
 
 class ShedPermit(Permit):
@@ -131,7 +159,7 @@ class ShedWaiter:
         patience: Seconds after which starting it makes no sense any more.
     """
 
-    __slots__ = ("arrived", "client", "cohort", "criticality", "expires", "permit", "place", "refusal", "wake")
+    __slots__ = ("arrived", "client", "cohort", "criticality", "expires", "permit", "place", "rank", "refusal", "wake")
 
     def __init__(
         self,
@@ -149,6 +177,7 @@ class ShedWaiter:
         self.wake = wake
         self.arrived = now
         self.expires = now + patience
+        self.rank = 0.0
         self.permit: ShedPermit | None = None
         self.refusal: Refusal | None = None
         self.place: _Place | None = None
@@ -160,8 +189,7 @@ class ShedderMachine:
 
     Args:
         terms: What it goes by.
-        algorithm: Keeps the limit. One that has a target gets it from the objective: queueing may take four tenths of
-            it, or what the service leaves of it when nothing queues, if that is less.
+        algorithm: Keeps the limit; one that has a target gets it from the objective.
         now: The time.
         lock: Makes a lock for each of the machine's parts.
 
@@ -182,19 +210,22 @@ class ShedderMachine:
     __slots__ = (
         "_algorithm",
         "_arrived",
-        "_keep",
+        "_bound_at",
+        "_bound_windows",
         "_latencies",
         "_lock",
+        "_look_at",
         "_no_load",
-        "_offered",
         "_queue",
         "_queue_since",
+        "_ranks",
         "_second_ends",
+        "_seconds",
         "_sequence",
         "_served",
+        "_shares",
         "_shed",
         "_shed_share",
-        "_smoothed",
         "_told",
         "_typical",
         "_window_delay",
@@ -212,31 +243,35 @@ class ShedderMachine:
         self.terms = terms
         self._algorithm = algorithm
         self._lock = lock()
-        self._windowing = Windowing(seconds=_WINDOW, calls=_WINDOW_CALLS, now=now, lock=lock())
+        self._windowing = Windowing(seconds=terms.window, calls=terms.window_calls, now=now, lock=lock())
         self._no_load = MovingQuantile(quantile=terms.quantile, minimum=100, lock=lock())
         self._typical = MovingQuantile(quantile=0.5, minimum=20, lock=lock())
         self._latencies: list[float] = []
         self._window_delay = 0.0
         self._queue: list[_Place] = []
         self._queue_since = math.inf
+        self._bound_at = -math.inf
+        self._bound_windows = 0
+        self._look_at = now
+        self._ranks = Ranks()
+        self._shares = [FairShares() for _ in range(_CLASSES)]
         self._sequence = 0
-        self._begin_second(now)
-        self.due = now + _WINDOW
-        self._smoothed: list[dict[str, float]] = [{} for _ in range(_CLASSES)]
-        self._keep: list[dict[str, float]] = [{} for _ in range(_CLASSES)]
-        """By class: the share of a client's journeys that is within its fair share; of all others, all are."""
+        self._seconds = 0
         self._shed_share = 0.0
+        self._begin_second(now)
         self.overloaded = False
-        """Whether the queue is kept by rank, since it has not been empty for a while."""
+        """Whether requests are told apart by rank."""
         self.in_flight = 0
         self.factor = 1.0
-        """What the health of the system leaves of the limit, from 0 to 1; set from outside."""
+        """What the health of the system leaves of the limit, above 0 and up to 1; set from outside."""
         self.outbox: list[Move] = []
         """Moves of the limit that nobody has published yet."""
-        self._set_target()
+        self._aim()
         self.limit = algorithm.limit
         """How many may be in flight now."""
         self._told = self.limit
+        self.due = now + _WINDOW
+        """When `tick` has something to do."""
 
     # Coming in.
 
@@ -256,38 +291,41 @@ class ShedderMachine:
             self.tick(now)
         with self._lock:
             self._arrived[criticality] += 1
-            offered = self._offered[criticality]
-            if client in offered:
-                offered[client] += 1
-            elif len(offered) < _CLIENTS_MAX:
-                offered[client] = 1
+            self._shares[criticality].asked(client)
             typical = self._typical.value
             if typical is not None and left < typical:
                 return self._refused(criticality, "can't meet its deadline")
-            if self.in_flight < self.limit and not self._queue:
-                return self._enter(criticality, now)
+            rank = 0.0
+            if self.overloaded:
+                rank = self._ranks.rank(criticality, cohort, self._shares[criticality].kept(client))
+                self._ranks.came(rank)
+            hopeless = rank > self._ranks.ceiling and self.in_flight > _IDLE * self.limit
+            if not hopeless and not self._queue and self.in_flight < self._limit_of(rank):
+                return self._enter(criticality, cohort, client, now)
             self._windowing.limited(self.in_flight)
-            if len(self._queue) < self.terms.max_queued or (
-                self._queue and self._order(criticality, cohort, client) > self._queue[0].order
-            ):
+            self._bound_at = now
+            if not hopeless and self._finds_place(criticality, rank):
                 return Refusal("busy", None, True)
             if self._capped():
-                return self._enter(criticality, now)
+                return self._enter(criticality, cohort, client, now)
             return self._refused(criticality, "overloaded")
 
     def enqueue(self, waiter: ShedWaiter, now: float) -> Refusal | None:
         """Stand in the queue; None means that the waiter is in it, or has its permit already."""
+        displaced = None
         with self._lock:
-            order = self._order(waiter.criticality, waiter.cohort, waiter.client)
-            displaced = None
+            if self.overloaded:
+                kept = self._shares[waiter.criticality].kept(waiter.client)
+                waiter.rank = self._ranks.rank(waiter.criticality, waiter.cohort, kept)
+            if not self._finds_place(waiter.criticality, waiter.rank):
+                return self._refused(waiter.criticality, "overloaded")
             if len(self._queue) >= self.terms.max_queued:
-                if not self._queue or self._queue[0].order >= order:
-                    return self._refused(waiter.criticality, "overloaded")
                 displaced = self._remove(self._queue[0].waiter)
                 displaced.refusal = self._refused(displaced.criticality, "displaced")
             if not self._queue:
                 self._queue_since = now
-            self._insert(waiter, order)
+                self.due = min(self.due, now + _OVERLOADED_AFTER)
+            self._insert(waiter)
             woken = self._hand_over(now)
         if displaced is not None:
             displaced.wake()
@@ -299,11 +337,10 @@ class ShedderMachine:
         with self._lock:
             if waiter.place is not None:
                 self._remove(waiter)
-                self._refused(waiter.criticality, "")
+                self._shed[waiter.criticality] += 1
             permit, waiter.permit = waiter.permit, None
             if permit is not None:
                 self.in_flight -= 1
-                self._served[waiter.criticality] -= 1
             woken = self._hand_over(now)
         _wake(woken)
 
@@ -313,11 +350,14 @@ class ShedderMachine:
         Args:
             permit: What `admit` or a waiter got.
             now: The time.
-            good: Whether its latency means anything: it was answered, and not too late or by an error.
+            good: Whether its latency means anything: it was answered, and neither by an error nor cut off.
         """
-        latency = now - permit.began
         if good:
-            self._windowing.ended(latency, self.in_flight)
+            latency = now - permit.began
+            if latency <= self.terms.objective:
+                self._windowing.ended(latency, self.in_flight)
+            else:
+                self._windowing.dropped(self.in_flight)
             self._typical.record(latency)
             if len(self._latencies) < _LEARNED_MAX:
                 self._latencies.append(latency)
@@ -331,19 +371,21 @@ class ShedderMachine:
             self.tick(now)
 
     @property
-    def max_wait(self) -> float:
-        """Seconds that a request waits at most: twice the delay that the limit aims at, unless it is set."""
-        if self.terms.max_wait is not None:
-            return self.terms.max_wait
-        return 2 * self.target
+    def room(self) -> float:
+        """The seconds of queueing that the objective leaves room for."""
+        objective, no_load = self.terms.objective, self._no_load.value
+        room = _ROOM * objective if no_load is None else min(_ROOM * objective, objective - no_load)
+        return max(room, _ROOM_LEAST * objective)
 
     @property
     def target(self) -> float:
-        """The queueing delay, in seconds, that the objective leaves room for."""
-        objective = self.terms.objective
-        no_load = self._no_load.value
-        room = 0.4 * objective if no_load is None else min(0.4 * objective, objective - no_load)
-        return max(room, _TARGET_LEAST * objective)
+        """The queueing delay, in seconds, that the limit aims at."""
+        return _INSIDE * self.room
+
+    @property
+    def max_wait(self) -> float:
+        """Seconds that a request waits at most."""
+        return _OUTSIDE * self.room if self.terms.max_wait is None else self.terms.max_wait
 
     # What is observed, and what time brings.
 
@@ -352,25 +394,29 @@ class ShedderMachine:
         self._windowing.delayed(delay)
 
     def tick(self, now: float) -> None:
-        """Do what is due: move the limit, weigh the shares, find out whether there is an overload."""
+        """Do what is due: move the limit, find the ceiling, weigh the shares, see whether there is an overload."""
         window = self._windowing.take(now)
         with self._lock:
             if window is not None:
                 self._certify(window.delay, limited=window.limited)
-                self._set_target()
+                self._aim()
                 self._algorithm.update(window)
                 self._window_delay = window.delay or 0.0
+                self._bound_windows = self._bound_windows + 1 if window.limited else 0
             self._move_limit()
+            if self.overloaded and now >= self._look_at:
+                self._look_at = now + _WINDOW
+                self._ranks.find_ceiling()
             if now >= self._second_ends:
                 self._weigh(now)
-            overloaded = now - self._queue_since >= _OVERLOADED_AFTER
-            if overloaded is not self.overloaded:
-                self.overloaded = overloaded
-                self._sort_anew()
-            self._plan(now)
+            self._look(now)
+            # A window that is overdue waits for a call; looking ten times a window is often enough.
+            look = self._look_at if self.overloaded else self._queue_since + _OVERLOADED_AFTER
+            self.due = min(max(self._windowing.due, now + _WINDOW / 10), self._second_ends, look)
             woken = self._hand_over(now)
         _wake(woken)
 
+    @property
     def pressure(self) -> float:
         """How near the service is to what it can do, from 0 to 1: the queueing delay, or the share that is shed.
 
@@ -394,53 +440,68 @@ class ShedderMachine:
                 "target": self.target,
                 "delay": self._window_delay,
                 "shed": self._shed_share,
-                "clients_over": sum(map(len, self._keep)),
+                "clients_over": sum(shares.over for shares in self._shares),
             }
 
-    def reconfigure(self, terms: ShedderTerms, algorithm: Algorithm | None) -> None:
+    def reconfigure(self, terms: ShedderTerms, algorithm: Algorithm) -> None:
         """Go on with other terms; who is in stays in, who waits goes on waiting.
 
         Args:
             terms: The new ones.
-            algorithm: What keeps the limit from now on; None leaves that to the one that there is.
+            algorithm: What keeps the limit from now on. One of the same kind as before goes on from where that was.
         """
         with self._lock:
             self.terms = terms
             self._no_load.reconfigure(quantile=terms.quantile, minimum=100)
-            if algorithm is not None:
-                self._algorithm = algorithm
-            self._set_target()
+            if isinstance(algorithm, QueueDelay) and isinstance(self._algorithm, QueueDelay):
+                algorithm.limit = min(algorithm.most, max(algorithm.least, self._algorithm.limit))
+            self._algorithm = algorithm
+            self._aim()
+            self._move_limit()
 
     # All that follows is called with the lock held.
 
-    def _enter(self, criticality: int, now: float) -> ShedPermit:
+    def _limit_of(self, rank: float) -> float:
+        """The limit that counts for a rank."""
+        if not self.overloaded:
+            return self.limit
+        if self._ranks.safe(rank):
+            return self.limit * _SAFE
+        best, less = _GRADE
+        return self.limit * (best - less * min(self._ranks.better(rank), 1.0))
+
+    def _enter(self, criticality: int, cohort: float, client: str, now: float) -> ShedPermit:
         self.in_flight += 1
         self._served[criticality] += 1
+        if self.overloaded:
+            self._shares[criticality].got(client)
+            self._ranks.went_in(cohort)
         return ShedPermit(now)
 
     def _refused(self, criticality: int, reason: str) -> Refusal:
         self._shed[criticality] += 1
         # Who is turned away by an overload twice as large should come back half as often.
-        return Refusal(reason, min(10.0, 1 / max(0.1, 1 - self._shed_share)))
+        return Refusal(reason, 1 / max(0.1, 1 - self._shed_share))
 
     def _capped(self) -> bool:
         """Whether turning away one more would be more than may be."""
         arrived = sum(self._arrived)
         return arrived >= _CAP_FROM and sum(self._shed) + 1 > self.terms.shed_max * arrived
 
-    def _order(self, criticality: int, cohort: float, client: str) -> float:
-        """How soon a request goes in; larger is sooner."""
-        if not self.overloaded:
-            return -float(criticality)
-        keep = self._keep[criticality].get(client, 1.0)
-        # Stretched, so that the third that one client keeps is spread over the class like the whole of another's.
-        share = cohort / keep if cohort < keep else 1 + (cohort - keep) / (1 - keep)
-        return -(2 * criticality + share)
+    def _finds_place(self, criticality: int, rank: float) -> bool:
+        """Whether there is a place in the queue, or somebody in it who has to make one."""
+        if len(self._queue) < self.terms.max_queued:
+            return True
+        return bool(self._queue) and self._order(criticality, rank) > self._queue[0].order
 
-    def _insert(self, waiter: ShedWaiter, order: float) -> None:
+    def _order(self, criticality: int, rank: float) -> float:
+        """How soon a request goes in; larger is sooner."""
+        return -rank if self.overloaded else -float(criticality)
+
+    def _insert(self, waiter: ShedWaiter) -> None:
         self._sequence += 1
         time = self._sequence if self.overloaded else -self._sequence
-        waiter.place = _Place(order, time, waiter)
+        waiter.place = _Place(self._order(waiter.criticality, waiter.rank), time, waiter)
         bisect.insort(self._queue, waiter.place)
 
     def _remove(self, waiter: ShedWaiter) -> ShedWaiter:
@@ -451,33 +512,46 @@ class ShedderMachine:
             self._queue_since = math.inf
         return waiter
 
-    def _sort_anew(self) -> None:
-        """Keep the queue by the other order from now on."""
-        waiters = sorted((place.waiter for place in self._queue), key=lambda waiter: waiter.arrived)
-        self._queue.clear()
-        for waiter in waiters:
-            self._insert(waiter, self._order(waiter.criticality, waiter.cohort, waiter.client))
-
     def _hand_over(self, now: float) -> list[ShedWaiter]:
         """Let in who waits, as long as there is room; returns whom to wake."""
         woken = []
-        while self._queue and self.in_flight < self.limit:
+        while self._queue and self.in_flight < self._limit_of(self._queue[-1].waiter.rank):
             waiter = self._remove(self._queue[-1].waiter)
             if now > waiter.expires:
                 waiter.refusal = self._refused(waiter.criticality, "waited too long")
             else:
-                waiter.permit = self._enter(waiter.criticality, now)
+                waiter.permit = self._enter(waiter.criticality, waiter.cohort, waiter.client, now)
             woken.append(waiter)
         return woken
 
+    def _look(self, now: float) -> None:
+        """See whether there is an overload now; if that has changed, the queue is kept by another order."""
+        if self.overloaded:
+            overloaded = bool(self._queue) or now - self._bound_at < _CALM_AFTER
+        else:
+            overloaded = now - self._queue_since >= _OVERLOADED_AFTER or self._bound_windows >= _OVERLOADED_WINDOWS
+        if overloaded is not self.overloaded:
+            self.overloaded = overloaded
+            self._ranks.begin()
+            self._rank_anew()
+
+    def _rank_anew(self) -> None:
+        """Rank who waits by what is known now."""
+        waiters = sorted((place.waiter for place in self._queue), key=lambda waiter: waiter.arrived)
+        self._queue.clear()
+        for waiter in waiters:
+            kept = self._shares[waiter.criticality].kept(waiter.client)
+            waiter.rank = self._ranks.rank(waiter.criticality, waiter.cohort, kept) if self.overloaded else 0.0
+            self._insert(waiter)
+
     def _certify(self, delay: float | None, *, limited: bool) -> None:
         """Learn how long answers take when nothing queues, from windows of which that is certain."""
-        if delay is not None and delay < _CALM * self.target and not limited and not self._queue:
+        if delay is not None and delay < _CALM_DELAY * self.target and not limited and not self._queue:
             for latency in self._latencies:
                 self._no_load.record(latency)
         self._latencies.clear()
 
-    def _set_target(self) -> None:
+    def _aim(self) -> None:
         if isinstance(self._algorithm, QueueDelay):
             self._algorithm.target = self.target
 
@@ -485,54 +559,29 @@ class ShedderMachine:
         self.limit = max(1.0, self._algorithm.limit * self.factor)
         if abs(self.limit - self._told) >= _TOLD_FROM * self._told and len(self.outbox) < _OUTBOX_MAX:
             why = f"queueing delay {self._window_delay * 1000:.3g}ms"
-            reason = why if self.factor == 1.0 else f"{why}, health {self.factor:.3g}"
-            self.outbox.append(Move(self._told, self.limit, reason))
+            self.outbox.append(
+                Move(self._told, self.limit, why if self.factor == 1.0 else f"{why}, health {self.factor:.3g}")
+            )
             self._told = self.limit
 
     def _begin_second(self, now: float) -> None:
-        self._second_ends = now + _SHARES_EVERY
+        self._second_ends = now + _SECOND
         self._arrived = [0] * _CLASSES
         self._served = [0] * _CLASSES
         self._shed = [0] * _CLASSES
-        self._offered: list[dict[str, int]] = [{} for _ in range(_CLASSES)]
 
     def _weigh(self, now: float) -> None:
-        """Find each client's share of its class from what the last second brought."""
+        """A second is over: weigh the shares of each class."""
         arrived = sum(self._arrived)
         self._shed_share = sum(self._shed) / arrived if arrived else 0.0
-        for criticality in range(_CLASSES):
-            offered, before = self._offered[criticality], self._smoothed[criticality]
-            demand = {client: _SMOOTHING * was for client, was in before.items() if client not in offered and was >= 1}
-            for client, count in offered.items():
-                demand[client] = count + _SMOOTHING * (before.get(client, count) - count)
-            self._smoothed[criticality] = demand
-            served = self._served[criticality]
-            keep = {}
-            if self._shed[criticality] and len(demand) > 1:
-                level = _level(demand.values(), served)
-                keep = {client: max(level / asked, 1e-6) for client, asked in demand.items() if asked > level}
-            self._keep[criticality] = keep
+        for shares, served, shed in zip(self._shares, self._served, self._shed, strict=True):
+            shares.weigh(served=served, short=shed > 0)
         self._begin_second(now)
+        self._seconds += 1
+        if self._seconds % _JOURNEYS_FOR == 0:
+            self._ranks.forget_journeys()
         if self.overloaded:
-            self._sort_anew()
-
-    def _plan(self, now: float) -> None:
-        # A window that is overdue waits for a call; looking ten times a window is often enough.
-        self.due = min(max(self._windowing.due, now + _WINDOW / 10), self._second_ends)
-        if not self.overloaded:
-            self.due = min(self.due, self._queue_since + _OVERLOADED_AFTER)
-
-
-def _level(demands: Iterable[float], capacity: float) -> float:
-    """The max-min level: everybody gets what he asks for up to it, and together that is the capacity."""
-    ascending = sorted(demands)
-    left = float(capacity)
-    for index, demand in enumerate(ascending):
-        even = left / (len(ascending) - index)
-        if demand > even:
-            return even
-        left -= demand
-    return math.inf
+            self._rank_anew()
 
 
 def _wake(waiters: Iterable[ShedWaiter]) -> None:

@@ -11,6 +11,7 @@ import threading
 from typing import Any, ClassVar, Literal
 
 from hormesis.clock import MONOTONIC
+from hormesis.core.latency_limits import AIMD, Gradient2, Vegas
 from hormesis.core.limits import Algorithm, Fixed, QueueDelay
 from hormesis.core.shedder import ShedderMachine, ShedderTerms
 from hormesis.core.slots import Inbound
@@ -21,8 +22,14 @@ from hormesis.units import Duration, format_seconds, seconds
 
 __all__ = ["LoadShedder"]
 
-_ALGORITHMS = ("queue delay", "vegas", "gradient2", "aimd")
+_BY_LATENCY = {"vegas": Vegas, "gradient2": Gradient2, "aimd": AIMD}
+_ALGORITHMS = ("queue delay", *_BY_LATENCY)
 _LIMIT_ACCEPTED = f"{', '.join(map(repr, _ALGORITHMS))}, or a whole number from 1"
+_WINDOWS = {"queue delay": (0.1, 1)}
+_WINDOW_OTHERWISE = (1.0, 10)
+"""What an algorithm observes before it moves: seconds, and requests that end. A delay is sampled by the clock, so a
+window of it means something when a single request has ended; a mean of latencies does not."""
+
 _QUANTILE_ACCEPTED = "a share of the answers from 0.5 to 0.999"
 
 
@@ -89,7 +96,7 @@ class LoadShedder(Settings):
 
     def _checked_quantile(self) -> float:
         value = self.quantile
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value <= 0.999:
+        if isinstance(value, bool) or not 0.5 <= value <= 0.999:
             raise ConfigurationError.bad_value("quantile", value, _QUANTILE_ACCEPTED)
         return float(value)
 
@@ -108,7 +115,10 @@ class LoadShedder(Settings):
         """Make what keeps the limit."""
         if not isinstance(self.limit, str):
             return Fixed(self.limit)
-        return QueueDelay(start=self.start, least=self.limit_min, most=self.limit_max, target=seconds(self.objective))
+        bounds = {"start": self.start, "least": self.limit_min, "most": self.limit_max}
+        if self.limit in _BY_LATENCY:
+            return _BY_LATENCY[self.limit](**bounds)
+        return QueueDelay(**bounds, target=seconds(self.objective))
 
     def adopt(self, machine: Any) -> bool:
         """Let what another shedder's settings made go on with these: who is in stays in, and who waits waits on.
@@ -120,12 +130,15 @@ class LoadShedder(Settings):
         return True
 
     def _terms(self) -> ShedderTerms:
+        window, calls = _WINDOWS.get(str(self.limit), _WINDOW_OTHERWISE)
         return ShedderTerms(
             objective=seconds(self.objective),
             quantile=self.quantile,
             max_queued=self.max_queued,
             max_wait=None if self.max_wait is None else seconds(self.max_wait),
             shed_max=self.shed_max,
+            window=window,
+            window_calls=calls,
         )
 
     def describe(self) -> str:

@@ -1,0 +1,122 @@
+"""Where a request stands among all, and how far down the ranks a service gets.
+
+A rank is a number; the smaller the better. Each class has two units of it: in the first stands what is within its
+clients' fair shares, in the second what is beyond them; and within a unit the cohort decides. So the ranks of requests
+are spread evenly, and how much of the traffic is better than a rank can be read off a histogram.
+
+The *ceiling* is the rank down to which what comes is about as much as goes in. Who stands beyond it is told so at once,
+instead of waiting in vain. It lets in a little more than went in lately: so there is a choice, and when the service can
+do more, it finds that out.
+
+**Journeys.** A request whose journey has been let in before stands at the top of its class. What its other calls have
+cost is not wasted then, wherever in its class its cohort stands.
+
+Source: Zhou et al., "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for the histogram.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hormesis.priority import Criticality
+
+__all__ = ["Ranks"]
+
+_CELLS = 64
+"""Cells of the histogram for each unit of rank."""
+
+_RANKS = 2 * len(Criticality)
+
+_FADE = 0.1
+"""The weight of the latest window: of a tenth of a second each, so the last second counts."""
+
+_MARGIN = 1.05
+"""How much more than went in lately the ceiling lets in."""
+
+_JOURNEYS_MAX = 8192
+"""Journeys of a generation that are remembered."""
+
+_JOURNEYS_ABOVE = 1 / 16
+"""The part of a unit in which the journeys that are under way stand."""
+
+
+class Ranks:
+    """The ranks of what came lately, and the ceiling.
+
+    >>> ranks = Ranks()
+    >>> for tenth in range(10): ranks.came(ranks.rank(Criticality.DEFAULT, tenth / 10, 1.0))
+    >>> for tenth in range(5): ranks.went_in(tenth / 10)
+    >>> ranks.find_ceiling()
+    >>> 2.45 < ranks.ceiling < 2.6
+    True
+    """
+
+    __slots__ = ("_above", "_cells", "_density", "_entered", "_entering", "_journeys", "_journeys_before", "ceiling")
+
+    def __init__(self) -> None:
+        self._journeys: set[float] = set()
+        self._journeys_before: set[float] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew, with an overload of which nothing is known yet."""
+        self._cells = [0] * (_RANKS * _CELLS)
+        self._density = [0.0] * (_RANKS * _CELLS)
+        self._above = [0.0] * (_RANKS * _CELLS + 1)
+        self._entered = 0
+        self._entering = 0.0
+        self.ceiling = math.inf
+        """The rank beyond which there is no hope."""
+
+    def rank(self, criticality: int, cohort: float, keeps: float) -> float:
+        """Where a request stands.
+
+        Args:
+            criticality: A `Criticality`, or the number of one.
+            cohort: The place of its journey in its class, from 0 to 1.
+            keeps: The share of its client's journeys that is within its fair share.
+        """
+        if cohort in self._journeys or cohort in self._journeys_before:
+            return 2 * criticality + cohort * _JOURNEYS_ABOVE
+        # Stretched, so that the third that one client keeps is spread like the whole of another's.
+        share = cohort / keeps if cohort < keeps else 1 + (cohort - keeps) / (1 - keeps)
+        return 2 * criticality + share
+
+    def came(self, rank: float) -> None:
+        """A request of that rank came."""
+        self._cells[int(rank * _CELLS)] += 1
+
+    def went_in(self, cohort: float) -> None:
+        """A request of that journey went in."""
+        self._entered += 1
+        if len(self._journeys) < _JOURNEYS_MAX:
+            self._journeys.add(cohort)
+
+    def forget_journeys(self) -> None:
+        """Begin a new generation of journeys; those before the last one are forgotten."""
+        self._journeys_before, self._journeys = self._journeys, set()
+
+    def find_ceiling(self) -> None:
+        """A window is over: find the ceiling from what came and went in lately."""
+        self._entering += _FADE * (self._entered - self._entering)
+        self._entered = 0
+        above, left = 0.0, self._entering * _MARGIN
+        scale = 1 / self._entering if self._entering else 0.0
+        self.ceiling = math.inf
+        for cell, count in enumerate(self._cells):
+            rate = self._density[cell] = self._density[cell] + _FADE * (count - self._density[cell])
+            if above + rate > left and self.ceiling == math.inf:
+                self.ceiling = (cell + (left - above) / rate) / _CELLS
+            above += rate
+            self._above[cell + 1] = above * scale
+        self._cells = [0] * len(self._cells)
+
+    def better(self, rank: float) -> float:
+        """How much of what comes is better than a rank, as a multiple of what goes in."""
+        at = rank * _CELLS
+        cell = int(at)
+        return self._above[cell] + (at - cell) * (self._above[cell + 1] - self._above[cell])
+
+    def safe(self, rank: float) -> bool:
+        """Whether all of its class is within the ceiling."""
+        return self.ceiling < math.inf and rank < 2 * (self.ceiling // 2)
