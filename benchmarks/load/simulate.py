@@ -420,8 +420,8 @@ class Stream:
     Args:
         segments: Pairs of seconds, and the rate as a multiple of the service's capacity.
         criticality, tenant: Of its requests.
-        calls: How many calls one of its journeys makes, one after the other; each is to be within the objective. The next
-            is made whatever became of the one before, so that what the service is offered does not depend on it.
+        calls: How many calls one of its journeys makes, one after the other, each to be answered within the objective.
+            The next is made whatever became of the one before, so what the service is offered does not depend on it.
     """
 
     segments: Sequence[tuple[float, float]]
