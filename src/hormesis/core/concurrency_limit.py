@@ -1,12 +1,14 @@
 """The concurrency limit's machine: a bulkhead whose number of places is found out while it runs.
 
-Three objects with one job each: `BulkheadMachine` admits and queues, `Windowing` collects what is observed, and an
-`Algorithm` makes a limit of it. Here they are put together. A permit ends as one of three things to the algorithm:
+What admits and queues is the bulkhead's. Here it is observed how attempts end, and a window of observations is handed
+to an *algorithm*, which keeps a limit. A permit ends as one of three things to it:
 
     success   its latency is observed, or that it was *dropped*, if it took longer than it may
     failure   it was dropped: the settings call those failures so that mean "too much"
     ignored   nothing, nor is a cancellation: an error that comes at once would look like a quick answer, and raise the
               limit of a dependency that is down
+
+An observation is one atomic append; windows are made of them under the lock, by whoever comes when one is due.
 
 A limit may also be held down from outside, by a *factor* between 0 and 1 such as the health of the system: what the
 algorithm has found stays as it is, and fewer are let in.
@@ -16,12 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from hormesis.core.admission import Lock, Permit, Refusal, Transition, Waiter
+from hormesis.core.admission import Lock, Permit, Refusal, Transition
 from hormesis.core.bulkhead import BulkheadMachine
-from hormesis.core.limits import Algorithm, Window, Windowing
+from hormesis.core.limits import Algorithm, Window
 from hormesis.outcome import Ending
 
 __all__ = ["BoundedAlgorithm", "ConcurrencyLimitMachine", "LimitTerms"]
@@ -34,6 +37,12 @@ _FACTOR_MIN = 0.01
 
 _LOOKS = 10
 """Looks in the length of a window: how soon one is found complete that lacked calls, and how often health is asked."""
+
+_SEEN_MAX = 10_000
+"""Observations of a window that are kept, the latest. In a second, no process of Python makes more."""
+
+_DROPPED = math.inf
+"""What stands for the latency of a call that was dropped."""
 
 
 class BoundedAlgorithm(Algorithm, Protocol):
@@ -78,12 +87,17 @@ class LimitTerms:
     health: Callable[[], float] | None = None
 
 
-class ConcurrencyLimitMachine:
+class ConcurrencyLimitMachine(BulkheadMachine):
     """Lets in as many attempts at a time as its algorithm finds right; see the module's docstring.
 
     Args:
         terms: What it goes by.
-        lock: Guards the queue, the window and the limit.
+        lock: Guards the queue, the windows and the limit.
+
+    Attributes:
+        timed: Whether it must be told the time; a limit that stays has no use for it, and is a bulkhead and no more.
+        factor: What the limit is multiplied by, from outside.
+        outbox: Changes of the limit by a tenth or more that nobody has published yet.
 
     >>> from hormesis.core.admission import NullLock
     >>> from hormesis.core.latency_limits import AIMD
@@ -99,72 +113,61 @@ class ConcurrencyLimitMachine:
 
     __slots__ = (
         "_algorithm",
+        "_began",
         "_due",
-        "_factor",
-        "_lock",
-        "_places",
+        "_inside_most",
+        "_limited",
+        "_observes",
+        "_seen",
         "_terms",
         "_told",
-        "_windowing",
+        "factor",
         "outbox",
+        "timed",
     )
 
-    holds_place = True
+    outbox: list[Transition]  # type: ignore[assignment]  # a bulkhead has no news
+    timed: bool
 
     def __init__(self, terms: LimitTerms, lock: Lock) -> None:
-        self._lock = lock
+        limit = _whole(terms.start)
+        super().__init__(max_concurrent=limit, max_queued=terms.max_queued, max_wait=terms.max_wait, lock=lock)
         self._terms = terms
         self._algorithm = None if terms.algorithm is None else terms.algorithm(terms.start)
-        self._windowing: Windowing | None = None
-        """Made when the first attempt comes, since only then the time is known."""
-        self._due = -math.inf if self._moves else math.inf
+        self._told = limit
+        self._seen: deque[float] = deque(maxlen=_SEEN_MAX)
+        """The latencies of what ended in this window."""
+        self.factor = 1.0
+        self.outbox = []
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Observe from now on; when that is, whoever comes first will say."""
+        self._observes = self._algorithm is not None
+        self.timed = self._observes or self._terms.health is not None
+        self._began = math.inf
+        self._due = -math.inf if self.timed else math.inf
         """When `_turn` has something to do."""
-        self._factor = 1.0
-        self._told = _whole(terms.start)
-        self.outbox: list[Transition] = []
-        self._places = BulkheadMachine(
-            max_concurrent=self._told, max_queued=terms.max_queued, max_wait=terms.max_wait, lock=lock
-        )
-
-    @property
-    def _moves(self) -> bool:
-        return self._algorithm is not None or self._terms.health is not None
-
-    @property
-    def timed(self) -> bool:
-        """Whether ending a success needs the time; a limit that stays has no use for it."""
-        return self._moves
+        self._seen.clear()
+        self._inside_most = 0
+        """The most attempts that were in when one of them ended."""
+        self._limited = False
 
     @property
     def limit(self) -> int:
         """How many may be in at a time."""
-        return self._places.max_concurrent
-
-    @property
-    def max_wait(self) -> float:
-        """Seconds that a caller waits at most."""
-        return self._places.max_wait
-
-    @property
-    def factor(self) -> float:
-        """What the limit is multiplied by, from outside."""
-        return self._factor
-
-    @property
-    def in_flight(self) -> int:
-        """Permits that are taken."""
-        return self._places.in_flight
+        return self.max_concurrent
 
     def idle(self, now: float) -> bool:
         """Whether nobody is in and nothing was learned: a new machine would act the same."""
-        return self._places.idle(now) and (self._algorithm is None or self._algorithm.limit == self._terms.start)
+        return super().idle(now) and (self._algorithm is None or self._algorithm.limit == self._terms.start)
 
-    def snapshot(self, now: float) -> dict[str, float]:
+    def snapshot(self, now: float) -> dict[str, Any]:
         """Return the state as plain data: `limit`, the `factor` in it, `in_flight` and `queued`."""
-        places = self._places.snapshot(now)
+        places = super().snapshot(now)
         return {
             "limit": places["max_concurrent"],
-            "factor": self._factor,
+            "factor": self.factor,
             "in_flight": places["in_flight"],
             "queued": places["queued"],
         }
@@ -173,35 +176,19 @@ class ConcurrencyLimitMachine:
         """Take a permit, or be refused because the limit is reached, or because others wait already."""
         if now >= self._due:
             self._turn(now)
-        permit, windowing = self._places.acquire(now), self._windowing
-        if isinstance(permit, Refusal) and windowing is not None:
-            windowing.limited(self._places.in_flight)
-        return permit
-
-    def refusal(self, now: float) -> Refusal | None:
-        """Say whether `acquire` would refuse."""
-        return self._places.refusal(now)
-
-    def put_back(self, permit: Permit) -> None:
-        """Return a permit that was never used."""
-        self._places.put_back(permit)
-
-    def enqueue(self, waiter: Waiter) -> Refusal | None:
-        """Stand in the queue, unless it is full."""
-        return self._places.enqueue(waiter)
-
-    def leave(self, waiter: Waiter) -> None:
-        """Give up waiting; a permit that was handed over meanwhile goes to the next."""
-        self._places.leave(waiter)
+        if not self.queue:
+            try:
+                return self.take()
+            except IndexError:
+                pass
+        self._limited = True
+        return self._full()
 
     def succeed(self, permit: Permit, started: float, now: float) -> None:
         """End a permit as success: its latency is observed."""
-        windowing = self._windowing
-        if windowing is not None:
-            if now - started < self._terms.timeout:
-                windowing.ended(max(0.0, now - started), self._places.in_flight)
-            else:
-                windowing.dropped(self._places.in_flight)
+        if self._observes:
+            took = now - started
+            self._seen.append(took if took < self._terms.timeout else _DROPPED)
         self._end(permit, now)
 
     def end(self, permit: Permit, ending: Ending, started: float, now: float, retry_after: float | None = None) -> None:
@@ -209,9 +196,8 @@ class ConcurrencyLimitMachine:
         if ending is Ending.SUCCESS:
             self.succeed(permit, started, now)
             return
-        windowing = self._windowing
-        if ending is Ending.FAILURE and windowing is not None:
-            windowing.dropped(self._places.in_flight)
+        if ending is Ending.FAILURE and self._observes:
+            self._seen.append(_DROPPED)
         self._end(permit, now)
 
     def scale(self, factor: float) -> None:
@@ -220,10 +206,10 @@ class ConcurrencyLimitMachine:
         Args:
             factor: Above 0, at most 1; less than a hundredth counts as that.
         """
-        self._factor = min(1.0, max(_FACTOR_MIN, factor))
+        self.factor = min(1.0, max(_FACTOR_MIN, factor))
         self._resize("health")
 
-    def reconfigure(self, terms: LimitTerms) -> None:
+    def become(self, terms: LimitTerms) -> None:
         """Go on by other terms; who is in stays in, and a limit that finds itself goes on from where it is."""
         with self._lock:
             before, self._terms = self._terms, terms
@@ -237,49 +223,73 @@ class ConcurrencyLimitMachine:
                 self._algorithm.least, self._algorithm.most = terms.least, terms.most
                 self._algorithm.limit = min(terms.most, max(terms.least, self._algorithm.limit))
             if terms.health is None and before.health is not None:
-                self._factor = 1.0
-            self._windowing = None
-            self._due = -math.inf if self._moves else math.inf
+                self.factor = 1.0
+            self._begin_anew()
         self._resize("reconfigured")
 
     def _end(self, permit: Permit, now: float) -> None:
-        self._places.put_back(permit)
+        inside = self._in_flight()
+        if inside > self._inside_most:  # noqa: PLR1730  `max` would be a call in each call
+            self._inside_most = inside
+        self.give(permit)
+        if self.queue:
+            self.hand_over()
         if now >= self._due:
             self._turn(now)
 
     def _turn(self, now: float) -> None:
         """Do what is due: move the limit when a window is complete, and ask how well the system is."""
+        reason = ""
         with self._lock:
             if now < self._due:
                 return  # another thread does it
-            terms, windowing, algorithm = self._terms, self._windowing, self._algorithm
+            terms, algorithm = self._terms, self._algorithm
             self._due = now + terms.window / _LOOKS
-            if windowing is None and algorithm is not None:
-                self._windowing = Windowing(seconds=terms.window, calls=terms.calls, now=now, lock=self._lock)
-        window = None if windowing is None else windowing.take(now)
-        if window is not None and algorithm is not None:
-            with self._lock:
+            window = None if algorithm is None else self._take(now)
+            if window is not None and algorithm is not None:
                 before = algorithm.limit
                 algorithm.update(window)
                 reason = _reason(algorithm, before, window)
+        if window is not None:
             self._resize(reason)
         if terms.health is not None:
             self.scale(terms.health())
+
+    def _take(self, now: float) -> Window | None:
+        """Return the window, if it is complete as `hormesis.core.limits.Windowing` has it; under the lock."""
+        terms, seen = self._terms, self._seen
+        if self._began == math.inf:
+            self._began = now
+        passed = now - self._began
+        if passed < terms.window or (len(seen) < terms.calls and passed < 10 * terms.window):
+            return None
+        taken = [seen.popleft() for _ in range(len(seen))]
+        latencies = [max(0.0, latency) for latency in taken if latency != _DROPPED]
+        window = Window(
+            seconds=passed,
+            ended=len(latencies),
+            latency_min=min(latencies, default=math.inf),
+            latency_mean=math.fsum(latencies) / len(latencies) if latencies else 0.0,
+            in_flight_max=self._inside_most,
+            limited=self._limited,
+            dropped=len(taken) - len(latencies),
+        )
+        self._began, self._inside_most, self._limited = now, 0, False
+        return window
 
     def _resize(self, reason: str) -> None:
         """Have as many places as the limit and the factor say, and note when that is another tenth."""
         with self._lock:
             terms = self._terms
             found = terms.start if self._algorithm is None else self._algorithm.limit
-            limit = _whole(found * self._factor)
+            limit = _whole(found * self.factor)
             if abs(limit - self._told) >= 0.1 * self._told:
                 del self.outbox[: max(0, len(self.outbox) + 1 - _OUTBOX_MAX)]
                 self.outbox.append(Transition(str(self._told), str(limit), reason))
                 self._told = limit
-            places = self._places
-            as_it_is = (places.max_concurrent, places.max_queued, places.max_wait)
+            as_it_is = (self.max_concurrent, self.max_queued, self.max_wait)
         if as_it_is != (limit, terms.max_queued, terms.max_wait):
-            places.reconfigure(max_concurrent=limit, max_queued=terms.max_queued, max_wait=terms.max_wait)
+            self.reconfigure(max_concurrent=limit, max_queued=terms.max_queued, max_wait=terms.max_wait)
 
 
 def _whole(limit: float) -> int:

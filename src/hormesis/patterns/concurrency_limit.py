@@ -173,14 +173,14 @@ class ConcurrencyLimit(Settings):
         """
         terms = self.terms()
         if isinstance(machine, ConcurrencyLimitMachine) and self.by is None:
-            machine.reconfigure(terms)
+            machine.become(terms)
             return True
         if not isinstance(machine, Keyed) or self.by is None or machine.by != self.by:
             return False
         # In this order: an instance that is made meanwhile is made by the new terms, or found among the others.
         machine.remake(functools.partial(_another, terms), self.max_keys)
         for instance in machine.values():
-            instance.reconfigure(terms)
+            instance.become(terms)
         return True
 
     def ending(self, error: BaseException) -> Ending:
