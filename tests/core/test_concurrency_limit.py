@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -199,6 +200,39 @@ def test_of_two_threads_one_moves_the_limit() -> None:
     armed.append(True)
     machine._turn(1.0)
     assert machine.limit <= 21
+
+
+def test_what_is_observed_is_bounded() -> None:
+    """A window of an hour keeps no more than ten thousand observations."""
+    machine = made(adapt="aimd", window="1h")
+    for _ in range(10_005):
+        machine.succeed(admitted(machine), 0.0, 0.1)
+        machine.end(admitted(machine), Ending.FAILURE, 0.0, 0.1)
+    assert len(machine._seen) == 10_000
+
+
+def test_threads_lose_no_place() -> None:
+    """Whatever many threads do at once, in the end nobody is in, and there were never more in than may be."""
+    machine: Any = ConcurrencyLimit(3, max_queued=0).machine(threading.Lock())
+    adaptive: Any = ConcurrencyLimit(adapt="aimd", start=3, limit_max=5, window="1ms").machine(threading.Lock())
+    most = []
+
+    def work() -> None:
+        for number in range(500):
+            for each in (machine, adaptive):
+                now = time.monotonic()
+                permit = each.acquire(now)
+                if isinstance(permit, Permit):
+                    most.append(each.in_flight - (5 if each is adaptive else 3))
+                    each.end(permit, list(Ending)[number % 5], now, time.monotonic())
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (machine.in_flight, adaptive.in_flight) == (0, 0)
+    assert max(most) <= 0
 
 
 # Health.

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -39,7 +38,7 @@ _LOOKS = 10
 """Looks in the length of a window: how soon one is found complete that lacked calls, and how often health is asked."""
 
 _SEEN_MAX = 10_000
-"""Observations of a window that are kept, the latest. In a second, no process of Python makes more."""
+"""Observations of a window that are kept, the first. In a second, no process of Python makes more."""
 
 _DROPPED = math.inf
 """What stands for the latency of a call that was dropped."""
@@ -135,7 +134,7 @@ class ConcurrencyLimitMachine(BulkheadMachine):
         self._terms = terms
         self._algorithm = None if terms.algorithm is None else terms.algorithm(terms.start)
         self._told = limit
-        self._seen: deque[float] = deque(maxlen=_SEEN_MAX)
+        self._seen: list[float] = []
         """The latencies of what ended in this window."""
         self.factor = 1.0
         self.outbox = []
@@ -186,7 +185,7 @@ class ConcurrencyLimitMachine(BulkheadMachine):
 
     def succeed(self, permit: Permit, started: float, now: float) -> None:
         """End a permit as success: its latency is observed."""
-        if self._observes:
+        if self._observes and len(self._seen) < _SEEN_MAX:
             took = now - started
             self._seen.append(took if took < self._terms.timeout else _DROPPED)
         self._end(permit, now)
@@ -196,7 +195,7 @@ class ConcurrencyLimitMachine(BulkheadMachine):
         if ending is Ending.SUCCESS:
             self.succeed(permit, started, now)
             return
-        if ending is Ending.FAILURE and self._observes:
+        if ending is Ending.FAILURE and self._observes and len(self._seen) < _SEEN_MAX:
             self._seen.append(_DROPPED)
         self._end(permit, now)
 
@@ -263,7 +262,8 @@ class ConcurrencyLimitMachine(BulkheadMachine):
         passed = now - self._began
         if passed < terms.window or (len(seen) < terms.calls and passed < 10 * terms.window):
             return None
-        taken = [seen.popleft() for _ in range(len(seen))]
+        taken = seen[:]
+        del seen[: len(taken)]  # others may have appended meanwhile
         latencies = [max(0.0, latency) for latency in taken if latency != _DROPPED]
         window = Window(
             seconds=passed,
