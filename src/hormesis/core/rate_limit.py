@@ -30,11 +30,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from hormesis.core.admission import Lock, Refusal
 from hormesis.core.rate_moments import Moment, Moments
-from hormesis.core.rate_states import State, States
+from hormesis.core.rate_states import Shard, State, States
 
 __all__ = ["Algorithm", "Limiter", "RateLimiter", "Standing", "TokenBucket", "WindowCounter"]
 
@@ -66,6 +66,9 @@ class Standing(NamedTuple):
     window: float
     remaining: int
     reset: float
+
+
+_Take: TypeAlias = Callable[[str, int, float], "Refusal | None"]
 
 
 class Limiter(Protocol):
@@ -214,7 +217,8 @@ class TokenBucket:
 
     def used(self, state: State, now: float) -> float:
         """Return the tokens that are missing from the bucket."""
-        return max(0.0, state - now * self.rate)
+        used: float = state - now * self.rate
+        return max(0.0, used)
 
     def standing(self, state: State | None, now: float) -> Standing:
         """Tell how it stands."""
@@ -249,7 +253,7 @@ class WindowCounter:
     (None, 40.0, False)
     """
 
-    __slots__ = ("_bits", "_counts", "_nines", "_origin", "_step", "_steps", "capacity", "name", "window")
+    __slots__ = ("_bits", "_counts", "_nines", "_origin", "_step", "_steps", "_width", "capacity", "name", "window")
 
     def __init__(self, name: str, count: int, window: float, steps: int) -> None:
         self.name = name
@@ -260,16 +264,19 @@ class WindowCounter:
         self._step = window / max(1, steps)
         self._bits = (count + 1).bit_length()
         self._nines = (1 << self._bits) - 1
-        self._counts = (1 << self._bits * self._steps) - 1
+        self._width = self._bits * self._steps
+        self._counts = (1 << self._width) - 1
         self._origin: float | None = None
 
     def spend(self, state: State | None, cost: int, now: float) -> State | None:
         """Return the state after spending, or None when too much was spent in the last window."""
-        index = self._index(now)
-        if state is not None and self._latest(state) > index:
-            return None
-        counts = self._seen(state, index)
-        return self._state(index, counts + cost) if counts % self._nines + cost <= self.capacity else None
+        index, counts = self._index(now), 0
+        if state is not None:
+            passed = index - (state >> self._width)
+            if passed < 0:
+                return None
+            counts = 0 if passed >= self._steps else state << self._bits * passed & self._counts
+        return index << self._width | counts + cost if counts % self._nines + cost <= self.capacity else None
 
     def wait(self, state: State | None, cost: int, now: float) -> float:
         """Return the seconds until enough of what was spent is out of view."""
@@ -292,7 +299,7 @@ class WindowCounter:
         """Return the state after giving back to the latest step; what was spent in one before stays spent."""
         if state is None or self._latest(state) != self._index(at):
             return state
-        after = int(state) - min(cost, int(state) & self._nines)
+        after = state - min(cost, state & self._nines)
         while not after & self._nines and self.is_ahead(after, now):
             after = self._before(after)
         return after if after & self._counts else None
@@ -302,8 +309,9 @@ class WindowCounter:
         return state is not None and self._latest(state) > self._index(now)
 
     def living(self, states: dict[str, State], now: float) -> dict[str, State]:
-        """Return those who have spent anything that is in view."""
-        return {key: state for key, state in states.items() if self.used(state, now)}
+        """Return those whose latest step is in view."""
+        out_of_view, width = self._index(now) - self._steps, self._width
+        return {key: state for key, state in states.items() if state >> width > out_of_view}
 
     def used(self, state: State, now: float) -> float:
         """Return what was spent, as far as it is in view."""
@@ -315,7 +323,7 @@ class WindowCounter:
         if state is not None:
             used = int(self.used(state, now))
             if used:
-                counts, latest = int(state) & self._counts, self._latest(state)
+                counts, latest = state & self._counts, self._latest(state)
                 newest = next(age for age in range(self._steps) if counts >> self._bits * age & self._nines)
                 reset = self._begins(latest - newest + self._steps) - now
             if self.is_ahead(state, now):
@@ -331,7 +339,7 @@ class WindowCounter:
         def follow(state: State) -> State:
             counts, left, latest = 0, self.capacity, other._latest(state)
             for age in range(self._steps):  # the latest first: they are in view the longest
-                spent = min(left, int(state) >> other._bits * age & other._nines)
+                spent = min(left, state >> other._bits * age & other._nines)
                 counts |= spent << self._bits * age
                 left -= spent
             return self._state(latest, counts)
@@ -347,10 +355,11 @@ class WindowCounter:
         return (self._origin or 0.0) + index * self._step
 
     def _latest(self, state: State) -> int:
-        return int(state) >> self._bits * self._steps
+        latest: int = state >> self._width
+        return latest
 
     def _state(self, index: int, counts: int) -> int:
-        return index << self._bits * self._steps | counts
+        return index << self._width | counts
 
     def _before(self, state: int) -> int:
         """The state when the latest step was the one before.
@@ -366,16 +375,22 @@ class WindowCounter:
         if state is None:
             return 0
         passed = index - self._latest(state)
-        return 0 if passed >= self._steps else int(state) << self._bits * passed & self._counts
+        return 0 if passed >= self._steps else state << self._bits * passed & self._counts
 
 
 class RateLimiter:
-    """Several limits at once, for each key.
+    """Several limits at once: for each key, or for all.
 
     Args:
         limits: The limits; a call is granted by all of them, or by none.
         max_keys: Keys that each limit remembers at most; see `hormesis.core.rate_states` for who is forgotten then.
-        lock: Guards it.
+            None: the limits are the same for all, whatever the key.
+        lock: Guards all but the common case, in which the states of a key are at hand and grant what is asked.
+        pause: Lets other threads go on, for a moment.
+
+    Attributes:
+        take: Spends so much of a key's limits at a moment, `take(key, cost, now)`; None when all of them grant it, and
+            nothing is spent when one does not.
 
     >>> from hormesis.core.admission import NullLock
     >>> limiter = RateLimiter([TokenBucket("2/s", 2, 1.0, 2)], max_keys=1000, lock=NullLock())
@@ -385,49 +400,36 @@ class RateLimiter:
     0.5
     """
 
-    __slots__ = ("_capacity", "_given_back", "_lock", "_mask", "_rate", "_shards", "_tables")
+    __slots__ = ("_given_back", "_keyed", "_lock", "_states", "limits", "take")
 
-    def __init__(self, limits: Sequence[Algorithm], *, max_keys: int, lock: Lock) -> None:
+    def __init__(
+        self,
+        limits: Sequence[Algorithm],
+        *,
+        max_keys: int | None,
+        lock: Lock,
+        pause: Callable[[], object] = lambda: None,
+    ) -> None:
         self._lock = lock
+        self._keyed = max_keys is not None
         self._given_back = Moments()
-        self._arrange([(limit, States(limit, max_keys)) for limit in limits])
+        self._arrange(limits, States(limits, max_keys or 1, pause=pause))
 
-    def _arrange(self, tables: Sequence[tuple[Algorithm, States]]) -> None:
-        self._tables = tuple(tables)
-        # One bucket alone is the common case, and `take` has its arithmetic at hand; else that finds no key.
-        self._rate, self._capacity, self._mask = 1.0, 0, 0
-        self._shards: list[dict[str, State]] = [{}]
-        (limit, states), *others = tables
-        if isinstance(limit, TokenBucket) and not others:
-            self._rate, self._capacity, self._mask = limit.rate, limit.capacity, states.mask
-            self._shards = states.shards
-
-    @property
-    def limits(self) -> tuple[Algorithm, ...]:
+    def _arrange(self, limits: Sequence[Algorithm], states: States) -> None:
+        self.limits = tuple(limits)
         """The limits, in the order in which they are asked."""
-        return tuple(limit for limit, _ in self._tables)
+        self._states = states
+        self.take: _Take = _taker(self.limits, states, self._take, keyed=self._keyed)
 
     def __len__(self) -> int:
         """Keys that are remembered, by whichever limit remembers the most."""
         with self._lock:
-            return max(len(states) for _, states in self._tables)
-
-    def take(self, key: str, cost: int, now: float) -> Refusal | None:
-        """Spend so much of a key's limits; None when all of them grant it, and nothing is spent when one does not."""
-        with self._lock:
-            shard = self._shards[hash(key) & self._mask]
-            if key in shard:
-                state, at = shard[key], now * self._rate
-                state = (at if state < at else state) + cost
-                if state - at <= self._capacity:
-                    shard[key] = state
-                    return None
-            return self._take(key, cost, now)
+            return len(self._states)
 
     def refusal(self, key: str, cost: int, now: float) -> Refusal | None:
         """Say what `take` would, without spending anything."""
-        with self._lock:
-            return None if self._given_back.find(key, cost, now, now) else self._why(key, cost, now)
+        with self._in_hand(key) as hand:
+            return None if self._given_back.find(hand.key, cost, now, now) else self._why(hand.states, cost, now)
 
     def put_back(self, key: str, cost: int, now: float) -> None:
         """Return what was taken just now, and not used."""
@@ -435,96 +437,214 @@ class RateLimiter:
 
     def reserve(self, key: str, cost: int, now: float, max_wait: float) -> float | Refusal:
         """Spend it for a moment that is at most so many seconds away; returns the seconds until then."""
-        with self._lock:
-            refusal = self._why(key, cost, now)
+        with self._in_hand(key) as hand:
+            refusal = self._why(hand.states, cost, now)
             wait = 0.0 if refusal is None else refusal.retry_after
             if refusal is not None and wait is None:
                 return refusal
             assert wait is not None  # noqa: S101  for type checkers
-            due = self._given_back.take(key, cost, now, now + min(wait, max_wait))
+            due = self._given_back.take(hand.key, cost, now, now + min(wait, max_wait))
             if due is not None:
                 return max(0.0, due - now)
             if refusal is not None and wait > max_wait:
                 return refusal
-            for limit, states in self._tables:
-                states.put(key, limit.spend_at(states.get(key), cost, now + wait), now)
+            after = [
+                limit.spend_at(state, cost, now + wait) for limit, state in zip(self.limits, hand.states, strict=True)
+            ]
+            hand.put(after, now)
             return wait
 
     def cancel(self, key: str, cost: int, now: float, due: float) -> None:
         """Give back what was reserved for a moment `due` seconds from now, or as many ago when it is negative."""
         at = now + due
-        with self._lock:
-            if self._is_followed(key, at):
-                until = min(limit.lasts(cost, at) for limit, _ in self._tables)
-                self._given_back.add(key, Moment(at, until, cost))
+        with self._in_hand(key) as hand:
+            if self._is_followed(hand.states, at):
+                until = min(limit.lasts(cost, at) for limit in self.limits)
+                self._given_back.add(hand.key, Moment(at, until, cost))
                 return
-            self._give(key, cost, at, now)
+            self._give(hand, cost, at, now)
             # What was given back before may now be the last.
-            while (last := self._given_back.last(key)) is not None and not self._is_followed(key, last.due):
-                self._given_back.drop_last(key)
-                self._give(key, last.cost, last.due, now)
+            while (last := self._given_back.last(hand.key)) is not None and not self._is_followed(
+                hand.states, last.due
+            ):
+                self._given_back.drop_last(hand.key)
+                self._give(hand, last.cost, last.due, now)
 
     def standings(self, key: str, now: float) -> tuple[Standing, ...]:
         """Tell how each limit stands for a key."""
-        with self._lock:
-            return tuple(limit.standing(states.get(key), now) for limit, states in self._tables)
+        with self._in_hand(key) as hand:
+            return tuple(limit.standing(state, now) for limit, state in zip(self.limits, hand.states, strict=True))
 
-    def reconfigure(self, limits: Sequence[Algorithm], max_keys: int) -> None:
-        """Go on with other limits, and with what keys have spent of those whose place they take.
+    def reconfigure(self, limits: Sequence[Algorithm], max_keys: int | None) -> bool:
+        """Go on with other limits, and with what was spent of those whose place they take.
 
         A limit takes the place of one of the same kind and window; a bucket that of the only bucket, whatever its
         window. This goes through all keys, with the lock held.
+
+        Returns:
+            False, and nothing has changed, where limits for each key would become limits for all, or the other way.
         """
+        if self._keyed is not (max_keys is not None):
+            return False
         with self._lock:
-            alone = len(limits) == len(self._tables) == 1
-            self._arrange([(limit, _following(limit, self._tables, max_keys, alone=alone)) for limit in limits])
+            alone = len(limits) == len(self.limits) == 1
+            follow = [_place_taken(limit, self.limits, alone=alone) for limit in limits]
+            self._arrange(limits, self._states.remade(limits, max_keys or 1, follow))
             self._given_back.clear()
+        return True
+
+    def _take(self, key: str, cost: int, now: float) -> Refusal | None:
+        with self._in_hand(key) as hand:
+            after = [limit.spend(state, cost, now) for limit, state in zip(self.limits, hand.states, strict=True)]
+            if None not in after:
+                hand.put(after, now)
+                return None
+            if self._given_back.take(hand.key, cost, now, now) is not None:
+                return None
+            return self._why(hand.states, cost, now)
+
+    def _in_hand(self, key: str) -> _Hand:
+        return _Hand(self._lock, self._states, key if self._keyed else "")
 
     # What follows wants the lock held.
 
-    def _take(self, key: str, cost: int, now: float) -> Refusal | None:
-        after = []
-        for limit, states in self._tables:
-            state = limit.spend(states.get(key), cost, now)
-            if state is None:
-                return self._refused(key, cost, now)
-            after.append(state)
-        for (_, states), state in zip(self._tables, after, strict=True):
-            states.put(key, state, now)
-        return None
-
-    def _refused(self, key: str, cost: int, now: float) -> Refusal | None:
-        """Spend what somebody has given back, or say why not."""
-        return None if self._given_back.take(key, cost, now, now) is not None else self._why(key, cost, now)
-
-    def _why(self, key: str, cost: int, now: float) -> Refusal | None:
+    def _why(self, states: Sequence[State | None], cost: int, now: float) -> Refusal | None:
         """Say for which limit a call would have to wait the longest, and how long."""
         longest, name = 0.0, ""
-        for limit, states in self._tables:
+        for limit, state in zip(self.limits, states, strict=True):
             if cost > limit.capacity:
                 return Refusal(f"costs more than {limit.name} allows")
-            wait = limit.wait(states.get(key), cost, now)
+            wait = limit.wait(state, cost, now)
             if wait > longest:
                 longest, name = wait, limit.name
         return Refusal(f"{name} used up", longest) if name else None
 
-    def _is_followed(self, key: str, at: float) -> bool:
+    def _is_followed(self, states: Sequence[State | None], at: float) -> bool:
         """Whether others have reserved moments after this one, and rely on them."""
-        return any(limit.is_ahead(states.get(key), at) for limit, states in self._tables)
+        return any(limit.is_ahead(state, at) for limit, state in zip(self.limits, states, strict=True))
 
-    def _give(self, key: str, cost: int, at: float, now: float) -> None:
-        for limit, states in self._tables:
-            state = limit.give(states.get(key), cost, at, now)
-            if state is None:
-                states.forget(key)
-            else:
-                states.put(key, state, now)
+    def _give(self, hand: _Hand, cost: int, at: float, now: float) -> None:
+        hand.put([limit.give(state, cost, at, now) for limit, state in zip(self.limits, hand.states, strict=True)], now)
 
 
-def _following(limit: Algorithm, before: Sequence[tuple[Algorithm, States]], max_keys: int, *, alone: bool) -> States:
-    """What a new limit remembers, from the limit whose place it takes."""
-    for old, states in before:
+class _Hand:
+    """The states of a key, for whoever holds the lock and the key's shard."""
+
+    __slots__ = ("_at", "_lock", "_shard", "_table", "key")
+
+    def __init__(self, lock: Lock, table: States, key: str) -> None:
+        self.key = key
+        self._lock = lock
+        self._table = table
+        self._at = table.at(key)
+        self._shard: Shard = []
+
+    def __enter__(self) -> _Hand:
+        self._lock.__enter__()
+        self._shard = self._table.take_out(self._at)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any, /) -> None:
+        self._table.lay_back(self._at, self._shard)
+        self._lock.__exit__(kind, error, traceback)
+
+    @property
+    def states(self) -> list[State | None]:
+        """What each limit remembers of the key."""
+        return [states.get(self.key) for states in self._shard]
+
+    def put(self, after: Sequence[State | None], now: float) -> None:
+        """Let each limit remember something else; what is None is as good as new."""
+        self._table.put(self._at, self._shard, self.key, after, now)
+
+
+def _place_taken(
+    limit: Algorithm, before: Sequence[Algorithm], *, alone: bool
+) -> tuple[int, Callable[[State], State]] | None:
+    """Which of other limits a new one takes the place of, and what makes its states of theirs."""
+    for number, old in enumerate(before):
         follow = limit.follows(old)
         if follow is not None and (alone or old.window == limit.window):
-            return states.remade(limit, max_keys, follow)
-    return States(limit, max_keys)
+            return number, follow
+    return None
+
+
+def _taker(limits: Sequence[Algorithm], states: States, otherwise: _Take, *, keyed: bool) -> _Take:
+    """Return what takes when all limits know the key and grant what is asked; whatever else there is, is otherwise."""
+    first, *others = limits
+    if isinstance(first, TokenBucket) and not others:
+        make = _taker_by_key if keyed else _taker_for_all
+        return make(first.rate, first.capacity, states, otherwise)
+    cells, mask = states.cells, states.mask
+    spends = [limit.spend for limit in limits]
+
+    def take(key: str, cost: int, now: float) -> Refusal | None:
+        if not keyed:
+            key = ""
+        cell = cells[hash(key) & mask]
+        try:
+            shard = cell.pop()
+        except IndexError:
+            return otherwise(key, cost, now)
+        after = []
+        for spend, held in zip(spends, shard):  # noqa: B905  to be strict would cost as much as all the rest
+            if key not in held or (state := spend(held[key], cost, now)) is None:
+                break
+            after.append(state)
+        else:
+            for held, state in zip(shard, after):  # noqa: B905
+                held[key] = state
+            cell.append(shard)
+            return None
+        cell.append(shard)
+        return otherwise(key, cost, now)
+
+    return take
+
+
+def _taker_for_all(rate: float, capacity: int, states: States, otherwise: _Take) -> _Take:
+    """What takes from one bucket that is the same for all: its arithmetic, written out."""
+    (cell,) = states.cells
+    take_out, lay_back = cell.pop, cell.append
+
+    def take(key: str, cost: int, now: float) -> Refusal | None:
+        try:
+            shard = take_out()
+        except IndexError:
+            return otherwise(key, cost, now)
+        (states,) = shard
+        if states:
+            state, at = states[""], now * rate
+            state = (at if state < at else state) + cost
+            if state - at <= capacity:
+                states[""] = state
+                lay_back(shard)
+                return None
+        lay_back(shard)
+        return otherwise(key, cost, now)
+
+    return take
+
+
+def _taker_by_key(rate: float, capacity: int, states: States, otherwise: _Take) -> _Take:
+    """What takes from one bucket of a key."""
+    cells, mask = states.cells, states.mask
+
+    def take(key: str, cost: int, now: float) -> Refusal | None:
+        cell = cells[hash(key) & mask]
+        try:
+            shard = cell.pop()
+        except IndexError:
+            return otherwise(key, cost, now)
+        (states,) = shard
+        if key in states:
+            state, at = states[key], now * rate
+            state = (at if state < at else state) + cost
+            if state - at <= capacity:
+                states[key] = state
+                cell.append(shard)
+                return None
+        cell.append(shard)
+        return otherwise(key, cost, now)
+
+    return take
