@@ -15,6 +15,7 @@ Sources: RFC 9110 (Retry-After), RFC 9457 (problems), draft-ietf-httpapi-ratelim
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -204,6 +205,7 @@ def _body(kind: str, title: str, status: int, reason: str, request_id: str, viol
     return json.dumps(problem).encode()
 
 
+@functools.lru_cache(maxsize=256)
 def _text(name: str) -> str:
     """Write a string of a structured field, which is printable ASCII."""
     printable = "".join(letter if " " <= letter <= "~" else "?" for letter in name)

@@ -15,7 +15,7 @@ import fnmatch
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hormesis.errors import ConfigurationError
 from hormesis.inbound.origin import Network, Origin, networks
@@ -157,16 +157,16 @@ def _headers(headers: object) -> dict[str, str]:
     return {name.lower(): pattern for name, pattern in headers.items()}
 
 
-class Verdict:
+class Verdict(NamedTuple):
     """What the rules say of a request; None where none says anything."""
 
-    __slots__ = ("client", "cost", "criticality", "tenant")
+    criticality: Criticality | None = None
+    tenant: str | None = None
+    client: str | None = None
+    cost: int | None = None
 
-    def __init__(self, tenant: str | None = None) -> None:
-        self.criticality: Criticality | None = None
-        self.tenant = tenant
-        self.client: str | None = None
-        self.cost: int | None = None
+
+_NOTHING = Verdict()
 
 
 class _Compiled:
@@ -265,24 +265,27 @@ class Classifier:
             origin: Where the request comes from.
             tenant: What a trusted hop says.
         """
-        verdict = Verdict(tenant)
+        criticality = client = cost = None
         key = self._key_in(found) if self._with_keys else None
+        said = tenant is not None
         for rule in self._rules:
             if rule.methods and method not in rule.methods:
                 continue
             if rule.matches is not None and rule.matches(path) is None:
                 continue
-            if rule.rest and not rule.holds(found, key, verdict.tenant, origin):
+            if rule.rest and not rule.holds(found, key, tenant, origin):
                 continue
-            if verdict.criticality is None:
-                verdict.criticality = rule.criticality
-            if verdict.tenant is None:
-                verdict.tenant = rule.tenant
-            if verdict.client is None:
-                verdict.client = rule.client
-            if verdict.cost is None:
-                verdict.cost = rule.cost
-        return verdict
+            said = True
+            if criticality is None:
+                criticality = rule.criticality
+            if tenant is None:
+                tenant = rule.tenant
+            if client is None:
+                client = rule.client
+            if cost is None:
+                cost = rule.cost
+        # Most requests meet no rule.
+        return Verdict(criticality, tenant, client, cost) if said else _NOTHING
 
     def _key_in(self, found: Mapping[str, str]) -> str | None:
         key = found.get(self._key_header)

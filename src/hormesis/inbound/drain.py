@@ -128,8 +128,7 @@ class Leaving:
     @property
     def ends(self) -> float:
         """The moment from which on what is in flight is cut off; infinity while nobody knows."""
-        limit = self.settings.limit if self.settings is not None else math.inf
-        return self._refusing_from + seconds(limit, zero=True) if math.isfinite(self._refusing_from) else math.inf
+        return math.inf if self.settings is None else self._refusing_from + seconds(self.settings.limit, zero=True)
 
     @property
     def phase(self) -> str:

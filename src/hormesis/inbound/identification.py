@@ -26,7 +26,7 @@ from hormesis.inbound.origin import Trust
 from hormesis.inbound.request import NAME_MAX, Request
 from hormesis.inbound.signals.request_start import HEADERS as STARTS
 from hormesis.inbound.signals.request_start import RequestStart
-from hormesis.priority import PRIORITY, Criticality, cohort_of, urgency_in
+from hormesis.priority import PRIORITY, Criticality, urgency_in
 
 __all__ = ["Identifier", "add_header"]
 
@@ -46,9 +46,10 @@ def add_header(found: dict[str, str], name: str, value: str) -> None:
     >>> add_header(found, "x-forwarded-for", "10.0.0.7"); found
     {'x-forwarded-for': '203.0.113.9, 10.0.0.7'}
     """
-    before = found.get(name)
-    # Names repeated a thousand times must not be copied a thousand times.
-    found[name] = value if before is None or len(before) > _VALUES_MAX else f"{before}, {value}"
+    if name in found and len(found[name]) <= _VALUES_MAX:
+        # Beyond that it begins anew: names that come a thousand times must not be copied as often.
+        value = f"{found[name]}, {value}"
+    found[name] = value
 
 
 class Identifier:
@@ -76,6 +77,7 @@ class Identifier:
         "_start",
         "_strangers",
         "_tenant_header",
+        "_told_by",
         "_trust",
         "headers",
     )
@@ -94,6 +96,7 @@ class Identifier:
         new_id: Callable[[], str] | None = None,
     ) -> None:
         self._trust = trust
+        self._told_by = trust.header
         self._classifier = classifier
         self._strangers = strangers
         self._foreign_ids = foreign_ids
@@ -119,31 +122,33 @@ class Identifier:
             found: Those of `headers` that are there, by name in lower case; several of a name joined by commas.
             now: The time.
         """
-        trust = self._trust
-        origin = trust.origin(peer, found.get(trust.header) if trust.header is not None else None)
-        request = Request(method, path, self._id(found, believed=origin.believed), now)
+        told_by = self._told_by
+        origin = self._trust.origin(peer, None if told_by is None else found.get(told_by))
+        believed = origin.believed
+        request = Request(method, path, self._id(found, believed=believed), now)
         request.address = origin.address
-        request.believed = origin.believed
+        request.believed = believed
         tenant = None
-        if origin.believed:
+        if believed:
             if self._tenant_header is not None:
                 tenant = _name(found.get(self._tenant_header))
             if self._start is not None:
                 self._read_start(request, found, self._start)
-        verdict = self._classifier.ask(method, path, found, origin, tenant)
-        request.tenant = verdict.tenant
-        request.label = verdict.client or verdict.tenant or ""
-        request.client = verdict.client or (f"tenant:{verdict.tenant}" if verdict.tenant else origin.key)
-        if verdict.cost is not None:
-            request.cost = verdict.cost
-        request.cohort = cohort_of(request.request_id)
-        told = verdict.criticality
+        told, tenant, client, cost = self._classifier.ask(method, path, found, origin, tenant)
+        if client is not None or tenant is not None:
+            request.tenant = tenant
+            request.label = client or tenant or ""
+            request.client = client or f"tenant:{tenant}"
+        else:
+            request.client = origin.key
+        if cost is not None:
+            request.cost = cost
         priority = found.get(PRIORITY)
         if priority is not None:
-            told = self._told(told, priority, believed=origin.believed)
+            told = self._told(told, priority, believed=believed)
         if told is not None:
             request.told = request.criticality = told
-        left = self._left(found, believed=origin.believed)
+        left = self._left(found, believed=believed)
         if left != math.inf:
             request.expires = now + left - (request.before or 0.0)
         return request

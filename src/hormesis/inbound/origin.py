@@ -93,13 +93,10 @@ class Origin(NamedTuple):
 class _Hop(NamedTuple):
     """What is known of an address."""
 
-    address: str
-    key: str
-    number: Address | None
+    origin: Origin
+    """What it is as a peer that has nobody behind it; believed, if it is trusted in everything."""
     proxy: bool
     """Whether it is believed in addresses."""
-    trusted: bool
-    """Whether it is believed in everything."""
 
 
 class Trust:
@@ -127,12 +124,12 @@ class Trust:
         header: AddressHeader | None,
     ) -> None:
         self._trusted = tuple(trusted)
-        self._proxies = (*self._trusted, *proxies)
+        self._proxies = () if header is None else (*self._trusted, *proxies)
         self._header = header
         self._known: dict[str, _Hop] = {}
 
     @property
-    def header(self) -> AddressHeader | None:
+    def header(self) -> str | None:
         """The header that `origin` wants to be told; None when it would not read any."""
         return self._header if self._proxies else None
 
@@ -143,18 +140,19 @@ class Trust:
             peer: The address of the socket's other end; empty for a socket of this machine.
             told: What the header says, several of them joined by commas.
         """
-        first = hop = self._known.get(peer) or self._look_up(peer)
-        if told is not None and hop.proxy:
-            hop = self._client(hop, told)
-        # Through one that is trusted only in addresses, what an inner service says is heard as it said it.
-        return Origin(hop.address, hop.key, hop.number, first.trusted or (first.proxy and hop.trusted))
+        hop = self._known.get(peer) or self._look_up(peer)
+        if told is None or not hop.proxy:
+            return hop.origin
+        client = self._client(hop, told).origin
+        # Through a hop that is believed only in addresses, what an inner service says is heard as it said it.
+        return client if client.believed or not hop.origin.believed else client._replace(believed=True)
 
     def _client(self, hop: _Hop, told: str) -> _Hop:
         """Follow the hops that are known, from the right, to the first that is not."""
         for text in reversed(told.rsplit(",", _HOPS_MAX)[-_HOPS_MAX:]):
             address = self._address_in(text)
             before = self._known.get(address) or self._look_up(address)
-            if before.number is None:
+            if before.origin.number is None:
                 return hop  # a name, or nonsense: whoever passed it on is as far as anybody can see
             hop = before
             if not hop.proxy:
@@ -181,12 +179,13 @@ class Trust:
 
     def _read(self, address: str) -> _Hop:
         number = _number(address)
+        trusted, proxy = (_among(number, each) for each in (self._trusted, self._proxies))
         if number is None:
-            return _Hop("", UNIX if not address else "", None, _among(None, self._proxies), _among(None, self._trusted))
+            return _Hop(Origin("", "" if address else UNIX, None, trusted), proxy)
         key = str(number)
         if number.version == 6:
             key = str(ipaddress.ip_network((int(number), _CUSTOMER_BITS), strict=False))
-        return _Hop(str(number), key, number, _among(number, self._proxies), _among(number, self._trusted))
+        return _Hop(Origin(str(number), key, number, trusted), proxy)
 
 
 def _number(address: str) -> Address | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hormesis.context import CallFacts, current_call
 from hormesis.errors import HormesisError
-from hormesis.priority import Criticality
+from hormesis.priority import Criticality, cohort_of
 
 if TYPE_CHECKING:
     from hormesis.core.shedder import ShedPermit
@@ -38,7 +38,6 @@ class Request:
         principal: Who was authenticated; None before that.
         criticality: How much it matters.
         told: The same; None when neither a rule nor the request said so.
-        cohort: The place of its journey in its class, from 0 to 1.
         cost: What it takes out of rate limits.
         arrived: When it came, in seconds on the service's clock.
         expires: When nobody waits for its answer any more; infinity when that was not said.
@@ -52,7 +51,6 @@ class Request:
         "before",
         "believed",
         "client",
-        "cohort",
         "cost",
         "criticality",
         "expires",
@@ -85,7 +83,6 @@ class Request:
         self.principal: str | None = None
         self.criticality = Criticality.DEFAULT
         self.told: Criticality | None = None
-        self.cohort = 0.0
         self.cost = 1
         self.expires = math.inf
         self.queued = 0.0
@@ -96,6 +93,11 @@ class Request:
         self.taken: Sequence[tuple[Any, str]] = ()
         """The rate limits that it was counted by, and under which keys."""
         self.standings: Sequence[Any] = ()
+
+    @property
+    def cohort(self) -> float:
+        """The place of its journey in its class, from 0 to 1."""
+        return cohort_of(self.request_id)
 
     @property
     def level(self) -> str | None:
