@@ -278,7 +278,7 @@ class Pipeline(Generic[T_co]):
 class Stream(AsyncIterator[T_co]):
     """A pipeline that runs; `Pipeline.open` makes one.
 
-    Several tasks may take from one stream; each result goes to one of them.
+    Several tasks may take from one stream; each result goes to the one that has waited for the longest.
 
     Attributes:
         undelivered: When it is closed, what it had taken from the source and not passed on, the oldest first.
@@ -288,6 +288,7 @@ class Stream(AsyncIterator[T_co]):
         self.undelivered: list[Undelivered] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()  # first come, first served, among tasks that take from it
         self._stages: list[Stage] = [Source(source)]
         for make in makers:
             self._stages.append(make(self._stages[-1]))
@@ -299,21 +300,22 @@ class Stream(AsyncIterator[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        if self._closing is not None:
-            raise StopAsyncIteration
         self._loop = asyncio.get_running_loop()
-        try:
-            item = await self._stages[-1].pull()
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            await self.aclose()
-            raise
-        if item is END:
-            await self.aclose()
-            raise StopAsyncIteration
-        result: T_co = item
-        return result
+        async with self._turn:
+            if self._closing is not None:
+                raise StopAsyncIteration
+            try:
+                item = await self._stages[-1].pull()
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                await self.aclose()
+                raise
+            if item is END:
+                await self.aclose()
+                raise StopAsyncIteration
+            result: T_co = item
+            return result
 
     async def aclose(self) -> None:
         """End all that goes on in it, and close the source. Whoever is cancelled here waits for that all the same."""

@@ -239,15 +239,15 @@ class _Signal:
     """Wakes all who wait for a change."""
 
     def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in the order in which they came
 
     async def wait(self) -> None:
         future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             await future
         finally:
-            self._waiting.discard(future)
+            del self._waiting[future]
 
     def set(self) -> None:
         for future in self._waiting:
