@@ -6,15 +6,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help gameday gameday-full test test-other-pythons lint types check bench bench-pools requirements clean
+.PHONY: help gameday gameday-full servers test test-other-pythons lint types check bench bench-pools bench-load requirements clean
 
 help:
 	@echo "make gameday        hold the example's game day: its tour, with the bare and the protected shop"
 	@echo "make gameday-full   the same with every stress of the file"
 	@echo "make test           run every test, and core and shells on each other Python that runs here"
+	@echo "make servers        install the servers that some tests need and only Debian has (as root; optional)"
 	@echo "make check          lint, types and tests: what CI runs"
 	@echo "make bench          measure the overhead of a protected call, against the peers that PyPI has"
 	@echo "make bench-pools    measure what separate connection pools do, on a PostgreSQL"
+	@echo "make bench-load     measure what a service does under overload: half an hour on real processes"
 	@echo "make clean          remove what these made"
 
 $(BIN)/python:
@@ -35,6 +37,9 @@ gameday: $(VENV)/gameday.stamp
 
 gameday-full: $(VENV)/gameday.stamp
 	$(BIN)/hormesis gameday --all examples/shop/gameday.toml
+
+servers:
+	sh tools/install-servers.sh
 
 test: $(VENV)/dev.stamp test-other-pythons
 	$(BIN)/python -m pytest
@@ -59,9 +64,15 @@ $(VENV)/bench.stamp: $(VENV)/dev.stamp requirements/bench.txt
 bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/journey.py
 	$(BIN)/python benchmarks/defects.py
+	$(BIN)/python benchmarks/rate_limit.py
+	$(BIN)/python benchmarks/middleware.py
+	$(BIN)/python benchmarks/flow.py
 
 bench-pools: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/pools.py
+
+bench-load: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/load/run.py
 
 # Pins what the *.in files name; no download address gets into the files.
 requirements: $(VENV)/dev.stamp
