@@ -138,6 +138,19 @@ def test_other_terms_keep_the_factor() -> None:
     assert machine.factor == 0.4
 
 
+def test_a_limit_settles_where_the_processors_are_busy_and_not_more() -> None:
+    """Held down by the factor, a service that could use twice its processors comes to just below the ceiling."""
+    machine = SystemHealth(cpu=0.8, memory=None).machine(NullLock())
+    factor, used = 1.0, []
+    for half_seconds in range(400):
+        cpu = min(1.0, 2.0 * factor)
+        used.append(cpu)
+        factor = machine.report({"cpu": cpu}, half_seconds / 2)
+    assert min(used[40:]) >= 0.7
+    assert max(used[40:]) <= 0.82
+    assert max(used[-100:]) - min(used[-100:]) < 0.12
+
+
 @given(
     st.lists(
         st.tuples(

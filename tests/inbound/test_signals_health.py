@@ -265,6 +265,29 @@ def test_without_psutil_it_says_what_to_install(
     ]
 
 
+def test_psutil_itself(machine: Machine) -> None:
+    """What it says of whatever runs these tests is a share."""
+    pytest.importorskip("psutil")
+    readings = machine.readings(machine.monitor(cpu=0.95, memory=0.9))
+    assert 0 <= readings["cpu"] <= 1
+    assert 0 < readings["memory"] < 1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "no numbers", "cpu", "cpu x y z", "MemTotal: many\nMemAvailable: few", "\x00\xff"]
+)
+def test_files_that_make_no_sense(machine: Machine, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a kernel writes, a reading that can't be had does not count, and is logged once."""
+    for name in ("proc/stat", "proc/meminfo", "proc/pressure/cpu"):
+        machine.write(name, text)
+    monitor = machine.monitor(cpu=0.95, memory=0.9, cpu_pressure=0.5)
+    with caplog.at_level(logging.WARNING, "hormesis.health"):
+        for _ in range(3):
+            assert machine.readings(monitor) == {}
+    assert monitor() == 1.0
+    assert len({record.message.split(" ")[1] for record in caplog.records}) == len(caplog.records) <= 3
+
+
 def test_this_machine() -> None:
     """Whatever runs these tests, its readings make sense."""
     clock = ManualClock()
