@@ -67,6 +67,17 @@ WHAT_IS_TOLD: list[tuple[Event, list[tuple[str, dict[str, str], float]]]] = [
         ],
     ),
     (
+        ev.LimitChanged(**STOCK, part="load_shedder", before=20.0, after=30.0, reason="queueing delay 3ms"),
+        [("limit.changes", {"part": "load_shedder"}, 1)],
+    ),
+    (ev.ItemDropped(**STOCK, part="queue", items=3, reason="expired"), [("flow.drops", {"reason": "expired"}, 3)]),
+    (ev.FlowPaused(**STOCK, part="queue", items=9, size=90), [("flow.pauses", {}, 1)]),
+    (ev.FlowResumed(**STOCK, part="queue", items=2, size=20, seconds=1.5), [("flow.pause", {}, 1.5)]),
+    (
+        ev.ReaderDisconnected(**STOCK, part="reader", items=9, size=90, reason="time"),
+        [("flow.disconnections", {"reason": "time"}, 1)],
+    ),
+    (
         ev.CallEnded(**STOCK, part="policy", seconds=1.0, attempts=1, ending="failure", source=""),
         [
             ("calls", {"ending": "failure", "source": "none"}, 1),
@@ -320,3 +331,12 @@ def test_memory_of_events_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen.state("zombies")) == 2
     assert len(seen.state("breaker.state")) == 2
     assert len(seen) == 27
+
+
+def test_what_limits_and_shedders_hold_is_a_gauge() -> None:
+    """A limit, the delay inside and the share that is shed are read like what is in flight."""
+    held: dict[str, Any] = {"limit": 27.5, "in_flight": 20, "queued": 3, "delay": 0.04, "shed": 0.5}
+    seen = Seen(policies=[Told("shop", load_shedder=held)])
+    labels = {"policy": "shop", "shadow": "false", "part": "load_shedder"}
+    for name, value in (("limit", 27.5), ("queue.delay", 0.04), ("shed.share", 0.5), ("queued", 3)):
+        assert seen.state(name) == [(labels, value)]

@@ -30,10 +30,15 @@ from hormesis.events import (
     Event,
     FallbackAnswered,
     FallbackFailed,
+    FlowPaused,
+    FlowResumed,
     HedgeEnded,
     HedgeStarted,
+    ItemDropped,
     LeftWorkEnded,
     LevelChanged,
+    LimitChanged,
+    ReaderDisconnected,
     Reconfigured,
     RefreshFailed,
     RetryScheduled,
@@ -146,9 +151,19 @@ IN_FLIGHT = Metric(
 QUEUED = Metric(
     name="queued", kind="gauge", about="Calls that wait for a permit.", unit="{call}", labels=("part", "key")
 )
+LIMIT = Metric(name="limit", kind="gauge", about="Calls that may be in flight.", unit="{call}", labels=("part", "key"))
+DELAY = Metric(
+    name="queue.delay", kind="gauge", about="How long work stands waiting inside.", unit="s", labels=("part", "key")
+)
+SHED = Metric(
+    name="shed.share", kind="gauge", about="Share of what came that was turned away.", unit="1", labels=("part", "key")
+)
 FAILURES = Metric(
     name="telemetry.failures", kind="total", about="Facts that could not be recorded, or not be read.", unit="{fact}"
 )
+
+_GAUGES = {"in_flight": IN_FLIGHT, "queued": QUEUED, "limit": LIMIT, "delay": DELAY, "shed": SHED}
+"""What a part's snapshot calls that which a gauge shows; where keys are no label, it is added up over them."""
 
 METRICS: tuple[Metric, ...] = (
     _count(CallEnded, "calls", "Calls that have ended.", "ending", "source", unit="{call}"),
@@ -189,10 +204,14 @@ METRICS: tuple[Metric, ...] = (
     _count(WorkerReplaced, "workers.replaced", "Worker processes replaced.", "part", "reason", unit="{process}"),
     _count(LevelChanged, "level.changes", "Changes of a degradation level.", "before", "after", unit="{change}"),
     _count(Reconfigured, "reconfigurations", "Parts that got other settings.", "part", unit="{change}"),
+    _count(LimitChanged, "limit.changes", "Moves of a limit that finds itself.", "part", unit="{change}"),
+    _count(ItemDropped, "flow.drops", "Items that queues have dropped.", "reason", unit="{item}", value="items"),
+    _count(FlowPaused, "flow.pauses", "Senders told to pause.", unit="{pause}"),
+    _spread(FlowResumed, "flow.pause", "How long senders were told to pause.", value="seconds"),
+    _count(ReaderDisconnected, "flow.disconnections", "Readers that did not keep up.", "reason", unit="{reader}"),
     BREAKER_STATE,
     ZOMBIES,
-    IN_FLIGHT,
-    QUEUED,
+    *_GAUGES.values(),
     FAILURES,
 )
 
@@ -269,10 +288,12 @@ class Measures:
             yield from self._states_of(policy_name, part, shadow, instances)
         for (policy_name, shadow), number in (zombies | told.zombies).items():
             yield ZOMBIES, (self._policy(policy_name), shadow), number
-        for metric, numbers in ((IN_FLIGHT, told.in_flight), (QUEUED, told.queued)):
-            added: Counter[Labels] = Counter()
+        for name, numbers in told.numbers.items():
+            metric = _GAUGES[name]
+            added: dict[Labels, float] = {}
             for (policy_name, part, key, shadow), number in numbers.items():
-                added[self._instance(metric, policy_name, part, key, shadow)] += number
+                labels = self._instance(metric, policy_name, part, key, shadow)
+                added[labels] = added.get(labels, 0) + number
             for labels, number in added.items():
                 yield metric, labels, number
         yield FAILURES, (), self._failures
@@ -362,8 +383,7 @@ class _Told:
     def __init__(self) -> None:
         self.states: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
         self.zombies: Counter[tuple[str, str]] = Counter()
-        self.in_flight: Counter[tuple[str, str, str, str]] = Counter()
-        self.queued: Counter[tuple[str, str, str, str]] = Counter()
+        self.numbers: dict[str, dict[tuple[str, str, str, str], float]] = {name: {} for name in _GAUGES}
 
     def add(self, policy: str, snapshot: Mapping[str, Any]) -> None:
         shadow = _in_words(bool(snapshot.get("shadow", False)))
@@ -372,9 +392,10 @@ class _Told:
             for key, held in holds["keys"].items() if "keys" in holds else [("", holds)]:
                 if "state" in held:
                     self.states.setdefault((policy, part, shadow), []).append((key, held["state"]))
-                for name, numbers in (("in_flight", self.in_flight), ("queued", self.queued)):
+                for name, numbers in self.numbers.items():
                     if name in held:
-                        numbers[policy, part, key, shadow] += held[name]
+                        instance = policy, part, key, shadow
+                        numbers[instance] = numbers.get(instance, 0) + held[name]
 
 
 def _label_names(metric: Metric, *, keys: bool) -> Labels:
