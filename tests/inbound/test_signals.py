@@ -695,15 +695,25 @@ def test_the_bound_of_a_wait_is_a_setting() -> None:
 
 
 def test_what_was_heard_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    """To an observer, who is off when he raises."""
+    """To an observer, beyond how far apart clocks and machines are; and he is off when he raises."""
     heard: list[float] = []
-    assert RequestStart(heard.append, wall=lambda: NOW).heard("t=1700000000.4") == 0.1
-    assert heard == [0.1]
+    reads = RequestStart(heard.append, wall=lambda: NOW)
+    assert [reads.heard(f"t={moment}") for moment in (1700000000.48, 1700000000.49, 1700000000)] == [0.02, 0.01, 0.5]
+    assert heard == [0.0, 0.0, pytest.approx(0.49)]
     with caplog.at_level(logging.ERROR, "hormesis.signals"):
         reads = RequestStart(broken, wall=lambda: NOW)
         assert reads.heard("t=1700000000.4") == 0.1
         assert reads.heard("t=1700000000.4") == 0.1
     assert len(caplog.records) == 1
+
+
+def test_a_wait_in_front_does_not_become_how_far_machines_are_apart() -> None:
+    """However long every request has stood there, only fifty milliseconds may be of clocks."""
+    heard: list[float] = []
+    reads = RequestStart(heard.append, wall=lambda: NOW)
+    for _ in range(30_000):
+        reads.heard("t=1700000000")
+    assert min(heard) == pytest.approx(0.45)
 
 
 @given(st.text() | st.binary())

@@ -26,7 +26,7 @@ _EVERY = 0.01
 processor."""
 
 _SPAN = 100
-"""Samples of which the least is taken; two spans count, this one and the one before."""
+"""A second of samples, so that what is natural on another host is learned as soon as that."""
 
 _NATURAL_MAX = 0.002
 """Seconds of lateness that may be natural: twice the millisecond to which timers are rounded."""
@@ -35,25 +35,31 @@ _NATURAL_MAX = 0.002
 class Lateness:
     """Tells lag from the lateness that clocks and timers have by nature.
 
+    Args:
+        span: Samples of which the least is natural; those of two spans count, this one and the one before.
+        natural_max: Seconds of lateness that may be natural.
+
     >>> lateness = Lateness()
     >>> [round(lateness.lag(late), 4) for late in (0.001, 0.0012, 0.101)]
     [0.0, 0.0002, 0.1]
     """
 
-    __slots__ = ("_before", "_least", "_samples")
+    __slots__ = ("_before", "_least", "_natural_max", "_samples", "_span")
 
-    def __init__(self) -> None:
+    def __init__(self, *, span: int = _SPAN, natural_max: float = _NATURAL_MAX) -> None:
+        self._span = span
+        self._natural_max = natural_max
         self._samples = 0
         self._before = math.inf
         self._least = math.inf
 
     def lag(self, late: float) -> float:
         """Return the part of a lateness, in seconds, that is lag."""
-        if self._samples >= _SPAN:
+        if self._samples >= self._span:
             self._before, self._least, self._samples = self._least, math.inf, 0
         self._samples += 1
         self._least = min(self._least, max(0.0, late))
-        return max(0.0, late - min(self._least, self._before, _NATURAL_MAX))
+        return max(0.0, late - min(self._least, self._before, self._natural_max))
 
 
 class LoopLag:

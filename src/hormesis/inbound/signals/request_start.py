@@ -11,7 +11,8 @@ The moment comes as seconds, milliseconds or microseconds since 1970, after `t=`
     Heroku                                                        1700000000123
 
 It is of another machine's wall clock. A moment in the future, or long ago, tells of clocks and not of queues, and is
-not reported.
+not reported. And what every request shows, up to fifty milliseconds, is how far apart the clocks and the machines are:
+only what is beyond the least of the last ten thousand is reported as a delay.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 import time
 from collections.abc import Callable
 
+from hormesis.inbound.signals.lag import Lateness
 from hormesis.inbound.signals.tickers import Observe, log_once_off
 from hormesis.units import Duration, seconds
 
@@ -27,6 +29,10 @@ __all__ = ["HEADERS", "RequestStart"]
 
 HEADERS = ("x-request-start", "x-queue-start")
 """The headers that carry it, in the order in which they are looked at."""
+
+_SPAN = 10_000
+_APART_MAX = 0.05
+"""Seconds by which the clocks of machines that are kept in time may differ, and the way between them; generously."""
 
 _LONGEST = 40
 """Characters of a header that are read; what is longer is no moment."""
@@ -40,7 +46,8 @@ class RequestStart:
     """Reads when a request came to the proxy, and reports how long ago that was.
 
     Args:
-        observe: Takes each delay, in seconds; None when the answer of `heard` is enough.
+        observe: Takes each delay, in seconds, beyond what every request shows; None when the answer of `heard` is
+            enough.
         longest: What is longer than that is taken for a mistake.
         wall: The wall clock, in seconds since 1970; for tests.
 
@@ -49,7 +56,7 @@ class RequestStart:
     (0.377, 0.1, None)
     """
 
-    __slots__ = ("_longest", "_observe", "_wall")
+    __slots__ = ("_apart", "_longest", "_observe", "_wall")
 
     def __init__(
         self, observe: Observe | None, *, longest: Duration = 60.0, wall: Callable[[], float] = time.time
@@ -57,6 +64,7 @@ class RequestStart:
         self._observe = observe
         self._longest = seconds(longest, "longest")
         self._wall = wall
+        self._apart = Lateness(span=_SPAN, natural_max=_APART_MAX)
 
     def heard(self, value: str | bytes) -> float | None:
         """Take the header of a request from a trusted proxy.
@@ -72,7 +80,7 @@ class RequestStart:
             return None
         if self._observe is not None:
             try:
-                self._observe(waited)
+                self._observe(self._apart.lag(waited))
             except Exception:
                 self._observe = None
                 log_once_off("the wait before this process")
