@@ -90,7 +90,7 @@ class ReaderTooSlow(HormesisError):
         )
 
 
-class RuleBroken(HormesisError):
+class RuleBroken(HormesisError, ValueError):
     """A party to a stream did what the rules of Reactive Streams forbid.
 
     Args:
