@@ -173,7 +173,8 @@ def test_the_wait_before_us_is_heard_from_trusted_hops_alone() -> None:
     request = identify(peer=INNER, x_request_start=f"t={WALL - 0.5}", settings=settings)
     assert request.before == 0.5
     assert request.expires == pytest.approx(101.5)
-    assert observed == [0.5]
+    assert observed
+    assert 0.4 < observed[0] <= 0.5
     assert identify(peer=INNER, x_request_start="t=yesterday", settings=settings).before is None
 
 

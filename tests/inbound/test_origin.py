@@ -128,7 +128,7 @@ def test_a_million_addresses_are_not_remembered() -> None:
 @pytest.mark.parametrize("wrong", ["10.0.0.0/33", "nowhere", 5, None, "10.0.0.1/8"])
 def test_a_network_that_is_none_is_refused(wrong: object) -> None:
     """The error shows the value and what would do."""
-    with pytest.raises(ConfigurationError, match="trusted is .*; it takes a network such as '10.0.0.0/8'"):
+    with pytest.raises(ConfigurationError, match=r"trusted is .*; it takes a network such as '10\.0\.0\.0/8'"):
         network(wrong, "trusted")
 
 

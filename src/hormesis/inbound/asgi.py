@@ -205,11 +205,15 @@ class _Flight:
         facts = current_call.set(ground.facts(request))
         here = current_request.set(request)
         until, timer = None, None
-        if request.expires != math.inf and scope["type"] == "http":
-            # How long a WebSocket's client waits was said of the handshake; how long it talks nobody knows.
-            until = current_deadline.set(ground.deadline(request))
-            if ground.cancels_late:
-                timer = pulse.loop.call_later(request.expires - ground.now(), self.cut, "late")
+        if request.expires != math.inf:
+            if scope["type"] == "http":
+                deadline = ground.deadline(request)
+                until = None if deadline is None else current_deadline.set(deadline)
+                if ground.cancels_late:
+                    timer = pulse.loop.call_later(request.expires - ground.now(), self.cut, "late")
+            else:
+                # How long a client waits was said of the handshake; how long it talks nobody knows.
+                request.expires = math.inf
         ending = ""
         try:
             await self._app(scope, receive, self._send_on)

@@ -12,7 +12,8 @@ A shell has the request's headers and its colour's way to wait; all else is here
     ...                                     the application
     ground.ended(request, good=...)         when the answer has been sent whole, or will never be
 
-A `Refused` says why; in a shadow there is none, and all is let in. No verb raises, waits, or holds a lock when it
+A `Refused` says why; in a shadow there is none, and all is let in: the stops that come after the one which would have
+refused are not asked. No verb raises, waits, or holds a lock when it
 returns. A request ends where it was let in: other settings make another ground.
 """
 
@@ -20,11 +21,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hormesis.clock import Clock, Random
-from hormesis.context import CallFacts, TravellingDeadline
+from hormesis.context import CallFacts, TravellingDeadline, current_deadline, left
 from hormesis.core.admission import Refusal
 from hormesis.core.rate_limit import Limiter, Standing
 from hormesis.core.shedder import ShedderMachine, ShedPermit, ShedWaiter
@@ -56,6 +57,8 @@ class Limit(NamedTuple):
 
     limiter: Limiter
     key_of: Callable[[Request], str]
+    cost_of: Callable[[Request], int] | None
+    """Tells what it costs; None: what the rules say."""
     by_principal: bool
     """Whether it is asked only once somebody has been authenticated."""
 
@@ -69,6 +72,7 @@ class Ground:
         principal: Tells who was authenticated before us; None: nobody is.
         limits: Its rate limits, in the order in which they are asked.
         machine: Its load shedder's; None: everybody comes in.
+        health: Tells how much of the shedder's limit is open, from 0 to 1; None: all of it.
         degradation: Its levels.
         leaving: How it leaves.
         shadow: Whether it only tells what it would do.
@@ -83,6 +87,7 @@ class Ground:
         "_bus",
         "_clock",
         "_degradation",
+        "_health",
         "_identifier",
         "_limits",
         "_log",
@@ -108,6 +113,7 @@ class Ground:
         principal: Whose | None,
         limits: Sequence[Limit],
         machine: ShedderMachine | None,
+        health: Callable[[], float] | None,
         degradation: Degradation | None,
         leaving: Leaving,
         shadow: bool,
@@ -123,13 +129,14 @@ class Ground:
         self._principal = principal
         self._limits = tuple(limits)
         self.machine = machine
+        self._health = health
         self._degradation = degradation
         self.leaving = leaving
         self._shadow = shadow
-        self.tells_limits = tells_limits and bool(limits)
+        self.tells_limits = tells_limits and bool(limits) and not shadow
         """Whether `standing` has anything to say."""
-        self._answers_errors = answers_errors
-        self.cancels_late = cancels_late
+        self._answers_errors = answers_errors and not shadow
+        self.cancels_late = cancels_late and not shadow
         self._clock = clock
         self.now = clock.now
         self._random = random
@@ -174,7 +181,7 @@ class Ground:
     def admit(self, request: Request) -> Refused | None:
         """Take a permit, or say why not; if the refusal is waitable, `stand` may do."""
         machine = self.machine
-        if machine is None:
+        if machine is None or request.refused:
             return None
         now = self.now()
         permit = machine.admit(request.criticality, request.cohort, request.client, now, request.expires - now)
@@ -235,8 +242,11 @@ class Ground:
         return CallFacts(labels, True, request.request_id, request.told)
 
     def deadline(self, request: Request) -> TravellingDeadline | None:
-        """The deadline that they have."""
-        if request.expires == math.inf:
+        """The deadline that they have; None when there is none, or one that is nearer holds already."""
+        if request.expires == math.inf or self._shadow:
+            return None
+        outer = current_deadline.get()
+        if outer is not None and left(outer) <= request.expires - self.now():
             return None
         return request.expires, self._clock, request.expires - request.arrived, self._name, DeadlineExceeded
 
@@ -304,7 +314,7 @@ class Ground:
     def standings(self, request: Request) -> list[Standing]:
         """Tell how the rate limits stand by which a request was counted."""
         now = self.now()
-        return [standing for limiter, key in request.taken for standing in limiter.standings(key, now)]
+        return [standing for limiter, key, _ in request.taken for standing in limiter.standings(key, now)]
 
     def standing(self, request: Request) -> tuple[str, str] | None:
         """What the headers `RateLimit-Policy` and `RateLimit` say to a request that was let in."""
@@ -339,6 +349,8 @@ class Ground:
         if machine is None:
             return
         now = self.now()
+        if self._health is not None:
+            machine.factor = self._health()
         if now >= machine.due:
             machine.tick(now)
         if machine.outbox:
@@ -377,32 +389,32 @@ class Ground:
 
     def _limited(self, request: Request, limits: Collection[Limit]) -> Refused | None:
         """Spend of all limits, or of none."""
-        taken: list[tuple[Limiter, str]] = []
-        cost, now = request.cost, request.arrived
-        for limiter, key_of, by_principal in limits:
+        taken: list[tuple[Limiter, str, int]] = []
+        now = request.arrived
+        for limiter, key_of, cost_of, by_principal in limits:
             if by_principal and request.principal is None:
                 continue
             key = key_of(request)
-            refusal = limiter.take(key, cost, now)
+            cost = request.cost if cost_of is None else cost_of(request)
+            refusal = limiter.take(key, cost, now) if cost else None
             if refusal is not None:
-                for each, of in taken:
-                    each.put_back(of, cost, now)
+                _put_back(taken, now)
                 standings = limiter.standings(key, now)
                 violated = tuple(standing.name for standing in standings if standing.remaining < cost)
-                request.taken = [*request.taken, *taken, (limiter, key)]
+                request.taken = [*request.taken, *taken, (limiter, key, cost)]
                 return Refused(Inbound.RATE_LIMIT, refusal, violated)
-            taken.append((limiter, key))
+            taken.append((limiter, key, cost))
         request.taken = [*request.taken, *taken] if request.taken else taken
         return None
 
     def _shed(self, request: Request, refusal: Refusal) -> Refused | None:
         # What the rate limits granted was not used.
         if request.taken and not self._shadow:
-            for limiter, key in request.taken:
-                limiter.put_back(key, request.cost, request.arrived)
+            _put_back(request.taken, request.arrived)
         return self._refused(request, Refused(Inbound.LOAD_SHEDDER, refusal))
 
     def _refused(self, request: Request, refused: Refused) -> Refused | None:
+        request.refused = True
         self._tell_refused(request, refused, shadow=self._shadow)
         return None if self._shadow else refused
 
@@ -445,3 +457,9 @@ class Ground:
         self._bus.publish(
             event(at=self.now(), policy=self._name, part=stop.key, key=request.label, shadow=self._shadow, **facts)
         )
+
+
+def _put_back(taken: Iterable[tuple[Limiter, str, int]], now: float) -> None:
+    for limiter, key, cost in taken:
+        if cost:
+            limiter.put_back(key, cost, now)

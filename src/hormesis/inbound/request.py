@@ -55,15 +55,14 @@ class Request:
         "criticality",
         "expires",
         "label",
-        "limits",
         "method",
         "path",
         "permit",
         "principal",
         "queued",
+        "refused",
         "request_id",
         "service",
-        "standings",
         "taken",
         "tenant",
         "told",
@@ -89,10 +88,11 @@ class Request:
         self.before: float | None = None
         # What the journey holds for it.
         self.service: Serving | None = None
+        self.refused = False
+        """Whether a stop has refused it; a shadow lets it in all the same."""
         self.permit: ShedPermit | None = None
-        self.taken: Sequence[tuple[Any, str]] = ()
-        """The rate limits that it was counted by, and under which keys."""
-        self.standings: Sequence[Any] = ()
+        self.taken: Sequence[tuple[Any, str, int]] = ()
+        """The rate limits that it was counted by, under which keys, and what it has spent of them."""
 
     @property
     def cohort(self) -> float:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from hormesis import tables
 from hormesis.clock import MONOTONIC, Clock, Random, system_random
+from hormesis.core.rate_gate import RateGates
 from hormesis.core.shedder import ShedderMachine
 from hormesis.core.slots import Inbound
 from hormesis.errors import ConfigurationError
@@ -32,12 +33,15 @@ from hormesis.inbound.drain import Drain, Leaving, watch_signals
 from hormesis.inbound.explain import explain
 from hormesis.inbound.ground import Ground, Limit, Whose
 from hormesis.inbound.identification import Identifier
-from hormesis.inbound.limits import divided, key_of, limit_name
+from hormesis.inbound.limits import PRINCIPAL, addressed, cost_of, divided, key_of
+from hormesis.inbound.limits import check as check_limits
 from hormesis.inbound.origin import ADDRESSES, AddressHeader, Trust, networks
+from hormesis.inbound.signals.health import HealthMonitor
 from hormesis.inbound.signals.request_start import RequestStart
 from hormesis.patterns.load_shedder import LoadShedder
 from hormesis.patterns.part import flag, normalise, whole
 from hormesis.patterns.rate_limit import RateLimit
+from hormesis.patterns.system_health import SystemHealth
 from hormesis.policy.files import Policies, load, register_section
 from hormesis.policy.registry import Address, Registry
 from hormesis.priority import Criticality
@@ -50,9 +54,12 @@ if TYPE_CHECKING:
 __all__ = ["Given", "Service", "ServiceSettings", "service_of"]
 
 AddressesFrom: TypeAlias = AddressHeader | str
-Part: TypeAlias = Rule | RateLimit | LoadShedder | Drain
+Part: TypeAlias = Rule | RateLimit | LoadShedder | SystemHealth | Drain
 Given: TypeAlias = "Service | ServiceSettings | Policies | str | os.PathLike[str]"
 """What stands for a service where one is needed: itself, its settings, or the file that holds them."""
+
+_ONE_EACH: dict[str, type[Any]] = {"load_shedder": LoadShedder, "health": SystemHealth, "drain": Drain}
+"""The settings that are parts of which a service has one."""
 
 _PEER = "peer"
 _RULES_MAX = 1000
@@ -94,6 +101,8 @@ class ServiceSettings(Settings):
     # A client that knows its limits does not have to run into them.
     rate_limit_headers: bool = True
     load_shedder: LoadShedder | None = None
+    # What queues don't show: memory that runs out, neighbours on the same machine.
+    health: SystemHealth | None = None
     drain: Drain | None = None
     # What our own policies refuse is no error of the application's.
     answer_errors: bool = True
@@ -116,6 +125,7 @@ class ServiceSettings(Settings):
         for key in ("foreign_ids", "cancel_late", "rate_limit_headers", "answer_errors", "shadow"):
             flag(key, getattr(self, key))
         whole("processes", self.processes, 1, _PROCESSES_MAX)
+        check_limits([divided(limit, self.processes) for limit in self.rate_limits])
 
     def _check_classification(self) -> None:
         normalise(self, rules=_each("rules", self.rules, Rule, _RULES_MAX))
@@ -141,14 +151,8 @@ class ServiceSettings(Settings):
 
     def _check_parts(self) -> None:
         normalise(self, rate_limits=_each("rate_limits", self.rate_limits, RateLimit, _LIMITS_MAX))
-        names = [limit_name(limit) for limit in self.rate_limits]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigurationError(f"two rate limits are called {name!r}; give one of them another name", "name")
-        for limit in self.rate_limits:
-            key_of(limit)
-            divided(limit, self.processes)
-        for key, kind in (("load_shedder", LoadShedder), ("drain", Drain)):
+        check_limits(self.rate_limits)
+        for key, kind in _ONE_EACH.items():
             value = getattr(self, key)
             if value is not None and not isinstance(value, kind):
                 raise ConfigurationError.bad_value(key, value, f"{kind.__name__}(...), or None")
@@ -173,7 +177,8 @@ class Service:
     """What stands before an application.
 
     Args:
-        *parts: `Rule`, `RateLimit`, `LoadShedder` and `Drain`, in any order; rules and rate limits as many as you like.
+        *parts: `Rule`, `RateLimit`, `LoadShedder`, `SystemHealth` and `Drain`, in any order; of rules and rate limits
+            as many as you like.
         name: What events, errors and the registry call it.
         trusted: Networks of hops that are believed in all that they say: `"10.0.0.0/8"`, an address, or `"unix"` for a
             socket of this machine.
@@ -407,10 +412,10 @@ class Service:
             if settings == self.settings:
                 return
             before, self.settings = self.settings, settings
-            for limit in settings.rate_limits:
-                if limit not in before.rate_limits or settings.processes != before.processes:
-                    each = divided(limit, settings.processes)
-                    self._registry.hand_on(self._address(Inbound.RATE_LIMIT, limit_name(limit)), each)
+            had = _limits(before)
+            for address, limit in _limits(settings).items():
+                if limit != had.get(address):
+                    self._registry.hand_on(self._address(Inbound.RATE_LIMIT, address), limit)
             shedder = settings.load_shedder
             if shedder is not None and shedder != before.load_shedder:
                 self._registry.hand_on(self._address(Inbound.LOAD_SHEDDER), shedder)
@@ -435,15 +440,14 @@ class Service:
 
         Returns:
             `policy` (its name), `shadow`, `phase` (of leaving), `in_flight`, `pressure`, `level` (of degradation), and
-            `parts`: what the load shedder holds, and of each rate limit how many `keys` it remembers.
+            `parts`: what the load shedder and each of the rate limits hold.
         """
         ground = self.ground
         now = self.clock.now()
         parts: dict[str, Any] = {}
         if self.settings.rate_limits:
-            parts[Inbound.RATE_LIMIT.key] = {
-                "keys": {limit_name(limit): len(self._limiter(limit)) for limit in self.settings.rate_limits}
-            }
+            gates = {address: self._gates(address, limit) for address, limit in _limits(self.settings).items()}
+            parts[Inbound.RATE_LIMIT.key] = {address: each.snapshot(now) for address, each in gates.items()}
         if ground.machine is not None:
             parts[Inbound.LOAD_SHEDDER.key] = ground.machine.snapshot(now)
         return {
@@ -496,9 +500,11 @@ class Service:
             ),
             principal=self._principal,
             limits=[
-                Limit(self._limiter(limit), key_of(limit), limit.by == "principal") for limit in settings.rate_limits
+                Limit(self._gates(address, limit).limiter, key_of(limit), cost_of(limit), limit.by == PRINCIPAL)
+                for address, limit in _limits(settings).items()
             ],
             machine=machine,
+            health=None if settings.health is None else HealthMonitor(settings.health, clock=self.clock),
             degradation=self.degradation,
             leaving=self.leaving,
             shadow=settings.shadow,
@@ -510,9 +516,9 @@ class Service:
             events=self._bus,
         )
 
-    def _limiter(self, limit: RateLimit) -> Any:
-        each = divided(limit, self.settings.processes)
-        return self._registry.get(self._address(Inbound.RATE_LIMIT, limit_name(limit)), each, each.machine)
+    def _gates(self, address: str, limit: RateLimit) -> RateGates:
+        machine: RateGates = self._registry.get(self._address(Inbound.RATE_LIMIT, address), limit, limit.machine)
+        return machine
 
     def _machine(self, shedder: LoadShedder | None) -> ShedderMachine | None:
         if shedder is None:
@@ -590,18 +596,25 @@ def _with_parts(cls: type[ServiceSettings], parts: tuple[Part, ...], settings: M
             sorted_in.setdefault("rules", []).append(part)
         elif isinstance(part, RateLimit):
             sorted_in.setdefault("rate_limits", []).append(part)
-        elif isinstance(part, LoadShedder | Drain):
-            key = "load_shedder" if isinstance(part, LoadShedder) else "drain"
+        else:
+            key = next((key for key, kind in _ONE_EACH.items() if isinstance(part, kind)), None)
+            if key is None:
+                accepted = "a Rule, RateLimit, LoadShedder, SystemHealth or Drain"
+                raise ConfigurationError.bad_value("a part of a service", part, accepted)
             if key in sorted_in:
                 raise ConfigurationError(f"two parts are a {type(part).__name__}; a service has one", key)
             sorted_in[key] = part
-        else:
-            raise ConfigurationError.bad_value("a part of a service", part, "a Rule, RateLimit, LoadShedder or Drain")
     known = {field.name for field in dataclasses.fields(cls)}
     for key in settings:
         if key not in known:
             raise ConfigurationError.unknown("setting of a service", key, sorted(known), key)
     return cls(**{**settings, **sorted_in})
+
+
+def _limits(settings: ServiceSettings) -> dict[str, RateLimit]:
+    """The rate limits that this process has, by where their state lives."""
+    shares = [divided(limit, settings.processes) for limit in settings.rate_limits]
+    return addressed(shares)
 
 
 def _classes(words: tuple[str, str]) -> tuple[Criticality, Criticality]:
