@@ -577,6 +577,46 @@ def test_without_anyio_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert samples == [0.0] * 4
 
 
+def test_an_anyio_that_knows_its_loop_in_tasks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of its versions ask for the current task; so it is asked in one, and asked once."""
+    real, asked = anyio.to_thread.current_default_thread_limiter, []
+
+    def in_a_task() -> Any:
+        asked.append(asyncio.current_task())
+        assert asked[-1] is not None
+        return real()
+
+    monkeypatch.setattr(anyio.to_thread, "current_default_thread_limiter", in_a_task)
+    samples: list[float] = []
+
+    async def main() -> None:
+        wait = ThreadPoolWait(samples.append, busy=lambda: True, clock=VirtualClock())
+        wait.start()
+        wait.wake()
+        await asyncio.sleep(0.11)
+        wait.stop()
+
+    run_virtual(main())
+    assert samples == [0.0] * 4
+    assert len(asked) == 1
+
+
+def test_an_anyio_that_raises_is_not_watched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once, and the loop goes on."""
+    monkeypatch.setattr(anyio.to_thread, "current_default_thread_limiter", broken)
+
+    async def main() -> None:
+        wait = ThreadPoolWait(lambda seconds: None, busy=lambda: True, clock=VirtualClock())
+        wait.start()
+        wait.wake()
+        await asyncio.sleep(1)
+        wait.stop()
+
+    with caplog.at_level(logging.ERROR, "hormesis.signals"):
+        run_virtual(main())
+    assert [record.message for record in caplog.records] == ["the wait for anyio's threads raised, and is off"]
+
+
 def test_a_probe_leaves_the_queue_when_it_is_stopped() -> None:
     """It takes no thread from those who go on."""
 

@@ -190,22 +190,30 @@ class _Pool:
 class _Anyio:
     """The queue of anyio's default limiter; nobody waits there before anyio is loaded."""
 
-    __slots__ = ("_limiter",)
+    __slots__ = ("_asked", "_limiter")
 
     def __init__(self) -> None:
         self._limiter: CapacityLimiter | None = None
+        self._asked: asyncio.Task[CapacityLimiter] | None = None
 
     def waits(self) -> bool:
         if self._limiter is None:
-            threads: Any = sys.modules.get("anyio.to_thread")
-            if threads is None:
-                return False
-            self._limiter = threads.current_default_thread_limiter()
+            threads = sys.modules.get("anyio.to_thread")
+            if self._asked is not None and self._asked.done():
+                self._limiter = self._asked.result()
+            elif self._asked is None and threads is not None:
+                self._asked = asyncio.get_running_loop().create_task(_limiter(threads))
         return self._limiter is not None and self._limiter.statistics().tasks_waiting > 0
 
     def stand(self, done: Callable[[], object]) -> asyncio.Task[None]:
         assert self._limiter is not None  # noqa: S101  somebody waits in it
         return asyncio.get_running_loop().create_task(_stand(self._limiter, done))
+
+
+async def _limiter(threads: Any) -> CapacityLimiter:
+    """Ask anyio for its limiter, in a task: elsewhere some of its versions don't know on whose loop they are."""
+    found: CapacityLimiter = threads.current_default_thread_limiter()
+    return found
 
 
 async def _stand(limiter: CapacityLimiter, done: Callable[[], object]) -> None:
