@@ -9,7 +9,8 @@ instead of waiting in vain. It lets in a little more than went in lately: so the
 do more, it finds that out.
 
 **Journeys.** A request whose journey has been let in before stands at the top of its class. What its other calls have
-cost is not wasted then, wherever in its class its cohort stands.
+cost is not wasted then, wherever in its class its cohort stands. That holds for so many calls as a journey has, and
+within its client's share: an id that has got in once must not be a ticket for all that bears it.
 
 Source: Zhou et al., "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for the histogram.
 """
@@ -39,6 +40,15 @@ _JOURNEYS_MAX = 8192
 _JOURNEYS_ABOVE = 1 / 16
 """The part of a unit in which the journeys that are under way stand."""
 
+_CALLS_MAX = 32
+"""Calls of a journey that stand there; more under one id are a client that has found an id which gets in."""
+
+_BELOW_ONE = 1 - 2.0**-32
+"""The last cohort; the ranks of later ones would be rounded into the next class."""
+
+_NOTHING = 1e-9
+"""What goes in in a window, below which nothing does: as it fades for ever, its inverse would end as infinity."""
+
 
 class Ranks:
     """The ranks of what came lately, and the ceiling.
@@ -54,8 +64,8 @@ class Ranks:
     __slots__ = ("_above", "_cells", "_density", "_entered", "_entering", "_journeys", "_journeys_before", "ceiling")
 
     def __init__(self) -> None:
-        self._journeys: set[float] = set()
-        self._journeys_before: set[float] = set()
+        self._journeys: dict[float, int] = {}
+        self._journeys_before: dict[float, int] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -74,10 +84,13 @@ class Ranks:
         Args:
             criticality: A `Criticality`, or the number of one.
             cohort: The place of its journey in its class, from 0 to 1.
-            keeps: The share of its client's journeys that is within its fair share.
+            keeps: The share of its client's journeys that is within its fair share; 0 for one that has had too much.
         """
-        if cohort in self._journeys or cohort in self._journeys_before:
-            return 2 * criticality + cohort * _JOURNEYS_ABOVE
+        if keeps:
+            calls = self._journeys.get(cohort, 0) + self._journeys_before.get(cohort, 0)
+            if 0 < calls < _CALLS_MAX:
+                return 2 * criticality + cohort * _JOURNEYS_ABOVE
+        cohort = min(cohort, _BELOW_ONE)
         # Stretched, so that the third that one client keeps is spread like the whole of another's.
         share = cohort / keeps if cohort < keeps else 1 + (cohort - keeps) / (1 - keeps)
         return 2 * criticality + share
@@ -89,19 +102,20 @@ class Ranks:
     def went_in(self, cohort: float) -> None:
         """A request of that journey went in."""
         self._entered += 1
-        if len(self._journeys) < _JOURNEYS_MAX:
-            self._journeys.add(cohort)
+        calls = self._journeys.get(cohort, 0)
+        if calls or len(self._journeys) < _JOURNEYS_MAX:
+            self._journeys[cohort] = calls + 1
 
     def forget_journeys(self) -> None:
         """Begin a new generation of journeys; those before the last one are forgotten."""
-        self._journeys_before, self._journeys = self._journeys, set()
+        self._journeys_before, self._journeys = self._journeys, {}
 
     def find_ceiling(self) -> None:
         """A window is over: find the ceiling from what came and went in lately."""
         self._entering += _FADE * (self._entered - self._entering)
         self._entered = 0
         above, left = 0.0, self._entering * _MARGIN
-        scale = 1 / self._entering if self._entering else 0.0
+        scale = 1 / self._entering if self._entering > _NOTHING else 0.0
         self.ceiling = math.inf
         for cell, count in enumerate(self._cells):
             rate = self._density[cell] = self._density[cell] + _FADE * (count - self._density[cell])

@@ -6,7 +6,8 @@ once a second, from what each client asked for and what the class got.
 A client beyond the level keeps that share of its journeys which have the lowest cohorts. So all calls of a journey fare
 alike, and it takes no more than a comparison. The others need not be turned away; they go behind everybody else's. What
 a client really got then corrects what it keeps, since a moment of idleness serves who comes, and who asks for most
-comes most.
+comes most. And whoever has got far more than its share in a second, by whatever cohorts, has had enough of it: ids can
+be chosen, counts can't.
 
 Clients are counted in a bounded space. Whoever asks for much is seen early in each second, and who is not seen any
 more has asked for little.
@@ -34,6 +35,13 @@ _CORRECTION = 0.3
 """How much of the way to its share a client is moved in a second, as an exponent."""
 
 
+_FAR_OVER = 2.0
+"""How much more than its share a client may get in a second before it stands behind all others for the rest of it."""
+
+_A_FEW = 4
+"""What it may get besides, since shares of less than one a second are no whole requests."""
+
+
 class FairShares:
     """Who has how much of what one class gets.
 
@@ -45,7 +53,7 @@ class FairShares:
     (1.0, 0.333)
     """
 
-    __slots__ = ("_asked", "_demand", "_got", "_got_lately", "_keep")
+    __slots__ = ("_asked", "_demand", "_got", "_got_lately", "_keep", "_most")
 
     def __init__(self) -> None:
         self._asked: dict[str, int] = {}
@@ -53,6 +61,7 @@ class FairShares:
         self._got: dict[str, int] = {}
         self._got_lately: dict[str, float] = {}
         self._keep: dict[str, float] = {}
+        self._most = math.inf
 
     def asked(self, client: str) -> None:
         """A client asked for something."""
@@ -67,8 +76,11 @@ class FairShares:
             self._got[client] = self._got.get(client, 0) + 1
 
     def kept(self, client: str) -> float:
-        """The share of a client's journeys, from 0 to 1, that is within its fair share."""
-        return self._keep.get(client, 1.0)
+        """The share of a client's journeys, from 0 to 1, that is within its fair share; 0 when it has had far more."""
+        keep = self._keep.get(client)
+        if keep is None:
+            return 1.0
+        return keep if self._got.get(client, 0) < self._most else 0.0
 
     @property
     def over(self) -> int:
@@ -88,7 +100,9 @@ class FairShares:
         for client, count in asked.items():
             demand[client] = count + _SMOOTHING * (before.get(client, count) - count)
         self._demand, self._asked = demand, {}
-        self._keep = self._shares(level_of(demand.values(), served)) if short and len(demand) > 1 else {}
+        level = level_of(demand.values(), served)
+        self._keep = self._shares(level) if short and len(demand) > 1 else {}
+        self._most = _FAR_OVER * level + _A_FEW
         self._got = {}
         self._got_lately = {client: got for client, got in self._got_lately.items() if client in self._keep}
 

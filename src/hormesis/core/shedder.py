@@ -14,14 +14,15 @@ whoever comes goes in, and nothing else is asked.
 The rank decides three times. Beyond the *ceiling*, down to which what comes is as much as goes in, a request is turned
 away at once, unless places are idle. Above it, the limit that counts for a request is *graded*: the better its rank the
 higher, so that a burst of what matters finds room that others had to leave. It is highest for whole classes that are
-safe. Who finds no room waits in a queue, bounded in length and time, from which the best goes in next, and in which a
-better newcomer takes the worst one's place.
+safe, and never above the most that there may be. Who finds no room waits in a queue, bounded in length and time, from
+which the best goes in next, and in which a better newcomer takes the worst one's place.
 
 A queue that has just begun is a moment's jam and no overload. Until it has lasted for a while each class is served in
 the order in which it came.
 
 **Who is turned away**: who is beyond the ceiling, finds the queue full of its betters, waits too long, or could not be
-answered in its time anyway. Shedding is capped itself: a share of what comes always goes in, whatever the limit says.
+answered in its time anyway while places are scarce. Shedding is capped itself: a share of what comes always goes in,
+whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
 queues, if that is less. It is learned while nothing queues for certain. Four tenths of the room are for the delay
@@ -42,6 +43,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from hormesis.core.admission import Lock, Permit, Refusal
+from hormesis.core.latency_limits import AIMD, Gradient2, Vegas
 from hormesis.core.limits import Algorithm, Move, QueueDelay, Windowing
 from hormesis.core.quantile import MovingQuantile
 from hormesis.core.ranks import Ranks
@@ -105,6 +107,9 @@ _OUTBOX_MAX = 64
 
 _CLASSES = len(Criticality)
 
+_FOUND = (QueueDelay, Vegas, Gradient2, AIMD)
+"""Algorithms whose limit is found, within bounds."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ShedderTerms:
@@ -118,6 +123,7 @@ class ShedderTerms:
         shed_max: The largest share of what comes in a second that is turned away.
         window: Seconds that are observed before the limit moves.
         window_calls: How many requests end in a window at least.
+        most: How many are in flight at most, however much they matter.
     """
 
     objective: float
@@ -127,15 +133,17 @@ class ShedderTerms:
     shed_max: float
     window: float = _WINDOW
     window_calls: int = 1
+    most: float = math.inf
 
 
 class ShedPermit(Permit):
     """Leave to serve one request."""
 
-    __slots__ = ("began",)
+    __slots__ = ("began", "over")
 
     def __init__(self, began: float) -> None:
         self.began = began
+        self.over = False
         self.era = 0
 
 
@@ -149,6 +157,9 @@ class _Place(NamedTuple):
 
 class ShedWaiter:
     """One request in the queue. The machine sets `permit` or `refusal`, then calls `wake` with no lock held.
+
+    Who takes the permit puts None in its place: what `leave` finds there goes to the next. A waiter that is out of the
+    queue (`place` is None) has its permit or refusal already.
 
     Args:
         criticality: A `Criticality`, or the number of one.
@@ -215,6 +226,7 @@ class ShedderMachine:
         "_latencies",
         "_lock",
         "_look_at",
+        "_new_lock",
         "_no_load",
         "_queue",
         "_queue_since",
@@ -227,6 +239,7 @@ class ShedderMachine:
         "_shed",
         "_shed_share",
         "_told",
+        "_turned_away",
         "_typical",
         "_window_delay",
         "_windowing",
@@ -242,6 +255,7 @@ class ShedderMachine:
     def __init__(self, terms: ShedderTerms, algorithm: Algorithm, *, now: float, lock: Callable[[], Lock]) -> None:
         self.terms = terms
         self._algorithm = algorithm
+        self._new_lock = lock
         self._lock = lock()
         self._windowing = Windowing(seconds=terms.window, calls=terms.window_calls, now=now, lock=lock())
         self._no_load = MovingQuantile(quantile=terms.quantile, minimum=100, lock=lock())
@@ -293,13 +307,16 @@ class ShedderMachine:
             self._arrived[criticality] += 1
             self._shares[criticality].asked(client)
             typical = self._typical.value
-            if typical is not None and left < typical:
+            idle = self.in_flight <= _IDLE * self.limit
+            # Idle places are given to anybody: if nobody came in whose time seems too short, nobody would ever find out
+            # that answers have become quicker.
+            if typical is not None and left < typical and not idle:
                 return self._refused(criticality, "can't meet its deadline")
             rank = 0.0
             if self.overloaded:
                 rank = self._ranks.rank(criticality, cohort, self._shares[criticality].kept(client))
                 self._ranks.came(rank)
-            hopeless = rank > self._ranks.ceiling and self.in_flight > _IDLE * self.limit
+            hopeless = rank > self._ranks.ceiling and not idle
             if not hopeless and not self._queue and self.in_flight < self._limit_of(rank):
                 return self._enter(criticality, cohort, client, now)
             self._windowing.limited(self.in_flight)
@@ -308,6 +325,7 @@ class ShedderMachine:
                 return Refusal("busy", None, True)
             if self._capped():
                 return self._enter(criticality, cohort, client, now)
+            self._turned_away += 1
             return self._refused(criticality, "overloaded")
 
     def enqueue(self, waiter: ShedWaiter, now: float) -> Refusal | None:
@@ -320,8 +338,10 @@ class ShedderMachine:
             if not self._finds_place(waiter.criticality, waiter.rank):
                 return self._refused(waiter.criticality, "overloaded")
             if len(self._queue) >= self.terms.max_queued:
-                displaced = self._remove(self._queue[0].waiter)
+                displaced = self._queue[0].waiter
                 displaced.refusal = self._refused(displaced.criticality, "displaced")
+                self._gone(displaced)
+                self._remove(displaced)
             if not self._queue:
                 self._queue_since = now
                 self.due = min(self.due, now + _OVERLOADED_AFTER)
@@ -338,20 +358,23 @@ class ShedderMachine:
             if waiter.place is not None:
                 self._remove(waiter)
                 self._shed[waiter.criticality] += 1
+                self._gone(waiter)
             permit, waiter.permit = waiter.permit, None
             if permit is not None:
-                self.in_flight -= 1
+                self._give_back(permit)
             woken = self._hand_over(now)
         _wake(woken)
 
     def end(self, permit: ShedPermit, now: float, *, good: bool) -> None:
-        """End a permit: its request has been answered, or given up.
+        """End a permit: its request has been answered, or given up. A permit ends once; ending it again does nothing.
 
         Args:
             permit: What `admit` or a waiter got.
             now: The time.
             good: Whether its latency means anything: it was answered, and neither by an error nor cut off.
         """
+        if permit.over:
+            return
         if good:
             latency = now - permit.began
             if latency <= self.terms.objective:
@@ -364,7 +387,7 @@ class ShedderMachine:
         else:
             self._windowing.dropped(self.in_flight)
         with self._lock:
-            self.in_flight -= 1
+            self._give_back(permit)
             woken = self._hand_over(now) if self._queue else ()
         _wake(woken)
         if now >= self.due:
@@ -400,7 +423,9 @@ class ShedderMachine:
             if window is not None:
                 self._certify(window.delay, limited=window.limited)
                 self._aim()
-                self._algorithm.update(window)
+                # A limit that the system's health holds down has not been tried, and must not grow meanwhile.
+                tried = window if self.factor == 1.0 else dataclasses.replace(window, limited=False)
+                self._algorithm.update(tried)
                 self._window_delay = window.delay or 0.0
                 self._bound_windows = self._bound_windows + 1 if window.limited else 0
             self._move_limit()
@@ -425,12 +450,14 @@ class ShedderMachine:
         return min(1.0, max(self._window_delay / (2 * self.target), self._shed_share))
 
     def snapshot(self, now: float) -> dict[str, object]:
-        """Return the state as plain data.
+        """Return the state as plain data, as it is at this time.
 
         Returns:
             `limit`, `in_flight`, `queued`, `overloaded`, `target` and `delay` (seconds), `shed` (the share of what came
             in the last second that was turned away), and `clients_over` (clients that ask for more than their share).
         """
+        if now >= self.due:
+            self.tick(now)
         with self._lock:
             return {
                 "limit": self.limit,
@@ -448,16 +475,29 @@ class ShedderMachine:
 
         Args:
             terms: The new ones.
-            algorithm: What keeps the limit from now on. One of the same kind as before goes on from where that was.
+            algorithm: What keeps the limit from now on. If the one before is of the same kind, it goes on, with the
+                bounds of this one.
         """
         with self._lock:
-            self.terms = terms
+            before, self.terms = self.terms, terms
             self._no_load.reconfigure(quantile=terms.quantile, minimum=100)
-            if isinstance(algorithm, QueueDelay) and isinstance(self._algorithm, QueueDelay):
-                algorithm.limit = min(algorithm.most, max(algorithm.least, self._algorithm.limit))
-            self._algorithm = algorithm
+            if (terms.window, terms.window_calls) != (before.window, before.window_calls):
+                self._windowing = Windowing(
+                    seconds=terms.window,
+                    calls=terms.window_calls,
+                    now=self._windowing.due - before.window,
+                    lock=self._new_lock(),
+                )
+            kept = self._algorithm
+            if isinstance(kept, _FOUND) and isinstance(algorithm, _FOUND) and type(kept) is type(algorithm):
+                # What it has learned it could not learn again under load.
+                kept.least, kept.most = algorithm.least, algorithm.most
+                kept.limit = min(kept.most, max(kept.least, kept.limit))
+            else:
+                self._algorithm = algorithm
             self._aim()
             self._move_limit()
+            self.due = -math.inf  # there may be room now for who waits
 
     # All that follows is called with the lock held.
 
@@ -466,9 +506,9 @@ class ShedderMachine:
         if not self.overloaded:
             return self.limit
         if self._ranks.safe(rank):
-            return self.limit * _SAFE
+            return min(self.limit * _SAFE, self.terms.most)
         best, less = _GRADE
-        return self.limit * (best - less * min(self._ranks.better(rank), 1.0))
+        return min(self.limit * (best - less * min(self._ranks.better(rank), 1.0)), self.terms.most)
 
     def _enter(self, criticality: int, cohort: float, client: str, now: float) -> ShedPermit:
         self.in_flight += 1
@@ -478,6 +518,16 @@ class ShedderMachine:
             self._ranks.went_in(cohort)
         return ShedPermit(now)
 
+    def _give_back(self, permit: ShedPermit) -> None:
+        # Two threads may end it at the same time.
+        self.in_flight -= not permit.over
+        permit.over = True
+
+    def _gone(self, waiter: ShedWaiter) -> None:
+        """Count somebody in the queue as turned away; who came in an earlier second is none of this one's arrivals."""
+        if waiter.arrived >= self._second_ends - _SECOND:
+            self._turned_away += 1
+
     def _refused(self, criticality: int, reason: str) -> Refusal:
         self._shed[criticality] += 1
         # Who is turned away by an overload twice as large should come back half as often.
@@ -486,7 +536,7 @@ class ShedderMachine:
     def _capped(self) -> bool:
         """Whether turning away one more would be more than may be."""
         arrived = sum(self._arrived)
-        return arrived >= _CAP_FROM and sum(self._shed) + 1 > self.terms.shed_max * arrived
+        return arrived >= _CAP_FROM and self._turned_away + 1 > self.terms.shed_max * arrived
 
     def _finds_place(self, criticality: int, rank: float) -> bool:
         """Whether there is a place in the queue, or somebody in it who has to make one."""
@@ -504,23 +554,24 @@ class ShedderMachine:
         waiter.place = _Place(self._order(waiter.criticality, waiter.rank), time, waiter)
         bisect.insort(self._queue, waiter.place)
 
-    def _remove(self, waiter: ShedWaiter) -> ShedWaiter:
+    def _remove(self, waiter: ShedWaiter) -> None:
         place, waiter.place = waiter.place, None
         assert place is not None  # noqa: S101  it stands in the queue
         del self._queue[bisect.bisect_left(self._queue, place)]
         if not self._queue:
             self._queue_since = math.inf
-        return waiter
 
     def _hand_over(self, now: float) -> list[ShedWaiter]:
         """Let in who waits, as long as there is room; returns whom to wake."""
         woken = []
         while self._queue and self.in_flight < self._limit_of(self._queue[-1].waiter.rank):
-            waiter = self._remove(self._queue[-1].waiter)
+            waiter = self._queue[-1].waiter
             if now > waiter.expires:
                 waiter.refusal = self._refused(waiter.criticality, "waited too long")
+                self._gone(waiter)
             else:
                 waiter.permit = self._enter(waiter.criticality, waiter.cohort, waiter.client, now)
+            self._remove(waiter)
             woken.append(waiter)
         return woken
 
@@ -569,11 +620,14 @@ class ShedderMachine:
         self._arrived = [0] * _CLASSES
         self._served = [0] * _CLASSES
         self._shed = [0] * _CLASSES
+        self._turned_away = 0
 
     def _weigh(self, now: float) -> None:
         """A second is over: weigh the shares of each class."""
         arrived = sum(self._arrived)
-        self._shed_share = sum(self._shed) / arrived if arrived else 0.0
+        # Waits may end in a later second than they began in; and after a whole second of silence nothing is shed.
+        silent = not arrived or now >= self._second_ends + _SECOND
+        self._shed_share = 0.0 if silent else min(1.0, sum(self._shed) / arrived)
         for shares, served, shed in zip(self._shares, self._served, self._shed, strict=True):
             shares.weigh(served=served, short=shed > 0)
         self._begin_second(now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from hormesis.clock import MONOTONIC
@@ -22,7 +23,7 @@ from hormesis.units import Duration, format_seconds, seconds
 
 __all__ = ["LoadShedder"]
 
-_BY_LATENCY = {"vegas": Vegas, "gradient2": Gradient2, "aimd": AIMD}
+_BY_LATENCY: dict[str, Callable[..., Algorithm]] = {"vegas": Vegas, "gradient2": Gradient2, "aimd": AIMD}
 _ALGORITHMS = ("queue delay", *_BY_LATENCY)
 _LIMIT_ACCEPTED = f"{', '.join(map(repr, _ALGORITHMS))}, or a whole number from 1"
 _WINDOWS = {"queue delay": (0.1, 1)}
@@ -45,9 +46,10 @@ class LoadShedder(Settings):
             event loop, a thread or the processor; `"vegas"`, `"gradient2"` or `"aimd"`, by latencies; or a number that
             stays.
         start: What to begin with.
-        limit_min, limit_max: Its bounds.
+        limit_min, limit_max: Its bounds. While it binds, what matters more finds some more room than the limit, but
+            never more than `limit_max`, or than the number that stays.
         max_queued: Requests that may wait.
-        max_wait: How long one waits at most; None: twice the queueing delay that the objective leaves room for.
+        max_wait: How long one waits at most; None: seven tenths of the time that the objective leaves for queueing.
         shed_max: The largest share of what comes that is turned away, whatever the limit says.
 
     Raises:
@@ -95,8 +97,8 @@ class LoadShedder(Settings):
         normalise(self, shed_max=share("shed_max", self.shed_max))
 
     def _checked_quantile(self) -> float:
-        value = self.quantile
-        if isinstance(value, bool) or not 0.5 <= value <= 0.999:
+        value: object = self.quantile
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value <= 0.999:
             raise ConfigurationError.bad_value("quantile", value, _QUANTILE_ACCEPTED)
         return float(value)
 
@@ -139,6 +141,7 @@ class LoadShedder(Settings):
             shed_max=self.shed_max,
             window=window,
             window_calls=calls,
+            most=self.limit_max if isinstance(self.limit, str) else self.limit,
         )
 
     def describe(self) -> str:
