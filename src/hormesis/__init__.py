@@ -46,8 +46,11 @@ from hormesis.outcome import FailureKind, UnwantedResult, classify, register_fai
 from hormesis.patterns.bulkhead import Bulkhead
 from hormesis.patterns.cache import StaleCache
 from hormesis.patterns.circuit_breaker import CircuitBreaker
+from hormesis.patterns.concurrency_limit import ConcurrencyLimit
 from hormesis.patterns.fallback import Fallback
 from hormesis.patterns.hedge import Hedge
+from hormesis.patterns.load_shedder import LoadShedder
+from hormesis.patterns.rate_limit import RateLimit
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.policy.call import Opened
@@ -58,7 +61,11 @@ from hormesis.priority import Criticality
 from hormesis.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from hormesis import telemetry
+    from hormesis import flow, inbound, telemetry
+    from hormesis.inbound import asgi, wsgi
+    from hormesis.inbound.classification import Rule
+    from hormesis.inbound.drain import Drain
+    from hormesis.inbound.service import Service, ServiceSettings
     from hormesis.outbound.pools import ConnectionPools
     from hormesis.patterns.degradation import Degradation, DegradationSettings
     from hormesis.policy.files import Policies, load
@@ -68,6 +75,7 @@ __all__ = [
     "BulkheadFull",
     "CircuitBreaker",
     "CircuitOpen",
+    "ConcurrencyLimit",
     "ConfigurationError",
     "ConnectionPools",
     "Criticality",
@@ -75,21 +83,27 @@ __all__ = [
     "DeadlineExceeded",
     "Degradation",
     "DegradationSettings",
+    "Drain",
     "Event",
     "Expected",
     "FailureKind",
     "Fallback",
     "Hedge",
     "HormesisError",
+    "LoadShedder",
     "MissingExtraError",
     "Opened",
     "Overloaded",
     "Policies",
     "Policy",
+    "RateLimit",
     "RateLimited",
     "Registry",
     "Rejected",
     "Retry",
+    "Rule",
+    "Service",
+    "ServiceSettings",
     "StaleCache",
     "Throttled",
     "TimedOut",
@@ -98,11 +112,14 @@ __all__ = [
     "WorkerCrashed",
     "WorkerError",
     "answers",
+    "asgi",
     "calling",
     "check_deadline",
     "classify",
     "criticality",
     "deadline",
+    "flow",
+    "inbound",
     "listen",
     "load",
     "register_failures",
@@ -110,26 +127,46 @@ __all__ = [
     "request_id",
     "serving",
     "telemetry",
+    "wsgi",
 ]
 
 _WHEN_ASKED_FOR = {
     "ConnectionPools": "hormesis.outbound.pools",
     "Degradation": "hormesis.patterns.degradation",
     "DegradationSettings": "hormesis.patterns.degradation",
+    "Drain": "hormesis.inbound.drain",
     "Policies": "hormesis.policy.files",
+    "Rule": "hormesis.inbound.classification",
+    "Service": "hormesis.inbound.service",
+    "ServiceSettings": "hormesis.inbound.service",
     "load": "hormesis.policy.files",
-    "telemetry": "hormesis.telemetry",
 }
 """Names that policies in code do without, and where they are: importing hormesis must not pay for them."""
 
 
+_ROOMS = {
+    "asgi": "hormesis.inbound.asgi",
+    "flow": "hormesis.flow",
+    "inbound": "hormesis.inbound",
+    "telemetry": "hormesis.telemetry",
+    "wsgi": "hormesis.inbound.wsgi",
+}
+"""Rooms of their own."""
+
+_WITH_TABLES = ("hormesis.outbound.pools", "hormesis.inbound.service")
+"""Rooms that have tables in policy files."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        room = globals()[name] = importlib.import_module(_ROOMS[name])
+        return room
     if name not in _WHEN_ASKED_FOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(_WHEN_ASKED_FOR[name])
     if name in ("Policies", "load"):
-        importlib.import_module("hormesis.outbound.pools")  # a policy file may have a table of those
-    found = module if name == "telemetry" else getattr(module, name)
+        for room in _WITH_TABLES:
+            importlib.import_module(room)
+    found = getattr(importlib.import_module(_WHEN_ASKED_FOR[name]), name)
     globals()[name] = found
     return found
 

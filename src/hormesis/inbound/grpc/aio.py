@@ -1,0 +1,198 @@
+"""The inbound journey of gRPC's asynchronous API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from hormesis.core.shedder import ShedWaiter
+from hormesis.inbound.answers import Answer, Refused
+from hormesis.inbound.ground import Ground
+from hormesis.inbound.grpc.blocking import Protect
+from hormesis.inbound.grpc.rpc import (
+    HEALTH,
+    Handler,
+    Refusing,
+    arrive,
+    behaviour_of,
+    handler_like,
+    set_context,
+    went_well,
+)
+from hormesis.inbound.pulse import LoopPulse
+from hormesis.inbound.request import Request
+from hormesis.inbound.service import Given, Service, service_of
+from hormesis.policy.places import set_from_thread
+
+__all__ = ["AsyncProtect"]
+
+
+class AsyncProtect(grpc.aio.ServerInterceptor):
+    """Interceptor of a server of the asynchronous API.
+
+    A call's permit is held until its behaviour has returned, or the last message of a stream was taken. Behaviours that
+    are synchronous functions, which such a server runs in threads, make the synchronous journey.
+
+    Args:
+        service: A `Service`, or the path of a policy file that has one.
+        name: Which, where the file has several.
+
+    Raises:
+        ConfigurationError: The service can't be meant.
+        MissingExtraError: grpcio is not installed.
+
+    >>> AsyncProtect(Service(name="shop")).service
+    <Service 'shop': no parts>
+    """
+
+    def __init__(self, service: Given, *, name: str | None = None) -> None:
+        self.service: Service = service_of(service, name)
+        self._pulse: LoopPulse | None = None
+        self._in_threads: Protect | None = None
+        self.service.watch_signals()
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Handler | None]], handler_call_details: Any
+    ) -> Handler | None:
+        """Put the behaviour of a method under the journey."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        behave = behaviour_of(handler)
+        if inspect.isasyncgenfunction(behave):
+            protected: Callable[..., Any] = self._of_generator(behave, method)
+        elif inspect.iscoroutinefunction(behave):
+            protected = self._of_coroutine(behave, method, streams=bool(handler.response_streaming))
+        else:
+            if self._in_threads is None:
+                self._in_threads = Protect(self.service)
+            protected = self._in_threads.behaviour(handler, method)
+        return handler_like(handler, protected)
+
+    def _of_coroutine(
+        self, behave: Callable[..., Awaitable[Any]], method: str, *, streams: bool
+    ) -> Callable[..., Awaitable[Any]]:
+        async def behave_protected(request_or_iterator: Any, context: Any) -> Any:
+            if method.startswith(HEALTH):
+                await self._check_ready(context)
+                return await behave(request_or_iterator, context)
+            async with await self._enter(method, context) as flight:
+                response = await behave(request_or_iterator, context)
+                # How long a stream took that it has written itself says nothing of the service.
+                flight.good = None if streams else went_well(context)
+            return response
+
+        return behave_protected
+
+    def _of_generator(
+        self, behave: Callable[..., AsyncIterator[Any]], method: str
+    ) -> Callable[..., AsyncIterator[Any]]:
+        async def behave_protected(request_or_iterator: Any, context: Any) -> AsyncIterator[Any]:
+            if method.startswith(HEALTH):
+                await self._check_ready(context)
+                async for message in behave(request_or_iterator, context):
+                    yield message
+                return
+            async with await self._enter(method, context) as flight:
+                flight.good = None
+                async for message in behave(request_or_iterator, context):
+                    flight.sending_since = flight.ground.now()
+                    yield message
+                    flight.sending_since = math.inf
+
+        return behave_protected
+
+    async def _check_ready(self, context: Any) -> None:
+        if not self.service.ready:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "leaving")
+
+    async def _enter(self, method: str, context: Any) -> _Flight:
+        """Make the journey up to the application, or end the call."""
+        ground = self.service.ground
+        request = arrive(ground, method, context)
+        refused = ground.examine(request) or ground.admit(request)
+        if refused is not None and refused.refusal.waitable:
+            refused = await self._stand(ground, request)
+        if refused is not None:
+            await _abort(context, ground.answer(request, refused), refused.refusal.reason)
+        return _Flight(ground, request, context, self.pulse(ground))
+
+    async def _stand(self, ground: Ground, request: Request) -> Refused | None:
+        """Stand in the load shedder's queue."""
+        woken = asyncio.Event()
+        waiter = ground.stand(request, functools.partial(set_from_thread, asyncio.get_running_loop(), woken))
+        if not isinstance(waiter, ShedWaiter):
+            return waiter
+        try:
+            self.pulse(ground).wake()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ground.patience(waiter)):
+                    await woken.wait()
+            return ground.served(request, waiter)
+        finally:
+            ground.leave(waiter)
+
+    def pulse(self, ground: Ground) -> LoopPulse:
+        """Return what beats on the running loop while calls are in flight there."""
+        pulse = self._pulse
+        if pulse is None or pulse.ground is not ground or pulse.loop is not asyncio.get_running_loop():
+            if pulse is not None and pulse.loop is asyncio.get_running_loop():
+                pulse.retire()
+            pulse = self._pulse = LoopPulse(self.service, ground)
+        return pulse
+
+
+class _Flight:
+    """A call on its way through the application; each has a task of its own, whose context is set and never reset."""
+
+    __slots__ = ("_context", "_pulse", "_request", "_task", "_why", "good", "ground", "sending_since")
+
+    def __init__(self, ground: Ground, request: Request, context: Any, pulse: LoopPulse) -> None:
+        self.ground = ground
+        self.good: bool | None = False
+        """Whether what came of it is good; None where how long it took means nothing."""
+        self.sending_since = math.inf
+        self._request = request
+        self._context = context
+        self._pulse = pulse
+        self._task = asyncio.current_task()
+        self._why = ""
+        pulse.flights.add(self)
+        if pulse.asleep:
+            pulse.wake()
+        set_context(ground, request)
+
+    async def __aenter__(self) -> _Flight:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        answer = None
+        if isinstance(error, Exception):
+            # Aborted with a status that blames the caller, it went well.
+            self.good = self._context.code() is not None and went_well(self._context)
+            answer = self.ground.answer_error(self._request, error)
+        self._pulse.flights.discard(self)
+        cancelled = error is not None and not isinstance(error, Exception)
+        self.ground.ended(self._request, good=self.good, ending="cancelled" if cancelled and not self._why else "")
+        if answer is not None:
+            await _abort(self._context, answer, str(error))
+
+    def cut(self, why: str) -> None:
+        """End it from outside: the call is cancelled."""
+        if not self._why and self._task is not None:
+            self._why = why
+            self._task.cancel()
+
+
+async def _abort(context: Any, answer: Answer, reason: str) -> None:
+    refusing = Refusing(answer, reason)
+    await context.abort(refusing.code, refusing.details, refusing.metadata)
