@@ -253,6 +253,15 @@ def test_health_opens_a_part_of_the_limit() -> None:
     assert machine.outbox == [Transition("20", "10", "health"), Transition("10", "20", "health")]
 
 
+def test_health_is_asked_however_long_a_window_is() -> None:
+    """Once a second, where a window takes an hour."""
+    asked: list[float] = []
+    machine = made(window="1h", health=lambda: asked.append(1.0) or 1.0)
+    for tenth in range(101):
+        machine.put_back(admitted(machine, tenth / 10))
+    assert len(asked) in (10, 11)
+
+
 def test_health_never_closes_it() -> None:
     """Whether the system is well again shows by what is let in."""
     machine = made(20, health=lambda: 0.0)

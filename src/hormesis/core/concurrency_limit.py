@@ -37,6 +37,9 @@ _FACTOR_MIN = 0.01
 _LOOKS = 10
 """Looks in the length of a window: how soon one is found complete that lacked calls, and how often health is asked."""
 
+_LOOK_EVERY_MAX = 1.0
+"""Seconds between looks at most, however long a window is."""
+
 _SEEN_MAX = 10_000
 """Observations of a window that are kept, the first. In a second, no process of Python makes more."""
 
@@ -56,7 +59,7 @@ class BoundedAlgorithm(Algorithm, Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LimitTerms:
     """What a machine goes by.
 
@@ -70,7 +73,8 @@ class LimitTerms:
         calls: Calls of a window at least.
         max_queued: Callers that may wait.
         max_wait: Seconds that a caller waits at most.
-        health: Says how well the system is, from 0 to 1; asked ten times a window, with no lock held.
+        health: Says how well the system is, from 0 to 1; asked ten times a window, and once a second
+            at least, with no lock held.
     """
 
     algorithm: Callable[[float], BoundedAlgorithm] | None
@@ -100,7 +104,10 @@ class ConcurrencyLimitMachine(BulkheadMachine):
 
     >>> from hormesis.core.admission import NullLock
     >>> from hormesis.core.latency_limits import AIMD
-    >>> terms = LimitTerms(lambda start: AIMD(start=start, least=1, most=100), "aimd", 2, 1, 100, 0.5, 1.0, 1, 0, 1.0)
+    >>> terms = LimitTerms(
+    ...     algorithm=lambda start: AIMD(start=start, least=1, most=100), kind="aimd", start=2, least=1, most=100,
+    ...     timeout=0.5, window=1.0, calls=1, max_queued=0, max_wait=1.0,
+    ... )
     >>> machine = ConcurrencyLimitMachine(terms, NullLock())
     >>> machine.succeed(machine.acquire(0.0), 0.0, 0.1)
     >>> machine.succeed(machine.acquire(1.0), 1.0, 1.1)
@@ -243,7 +250,7 @@ class ConcurrencyLimitMachine(BulkheadMachine):
             if now < self._due:
                 return  # another thread does it
             terms, algorithm = self._terms, self._algorithm
-            self._due = now + terms.window / _LOOKS
+            self._due = now + min(terms.window / _LOOKS, _LOOK_EVERY_MAX)
             window = None if algorithm is None else self._take(now)
             if window is not None and algorithm is not None:
                 before = algorithm.limit

@@ -60,7 +60,7 @@ class ConcurrencyLimit(Settings):
         max_queued: Callers that may wait, first come, first served; the next raises `Overloaded`.
         max_wait: How long a caller waits at most; its deadline may cut that short.
         health: Says how well the system is, from 0 to 1: the limit is multiplied by that. It is asked up to ten times
-            a window, by the callers, so it must be quick; see `hormesis.inbound.signals.HealthMonitor`.
+            a window, by callers, so it must be quick; see `hormesis.inbound.signals.HealthMonitor`.
         by: What to have an instance for each of: a label of `calling(…)`, such as `"host"`, or a function that makes a
             key of the call's arguments.
         max_keys: Instances that are kept at most; the least recently used go first.
