@@ -25,6 +25,7 @@ from hormesis.inbound.grpc.rpc import (
     behaviour_of,
     handler_like,
     set_context,
+    status_of,
     went_well,
 )
 from hormesis.inbound.pulse import LoopPulse
@@ -178,7 +179,7 @@ class _Flight:
         answer = None
         if isinstance(error, Exception):
             # Aborted with a status that blames the caller, it went well.
-            self.good = self._context.code() is not None and went_well(self._context)
+            self.good = status_of(self._context) is not None and went_well(self._context)
             answer = self.ground.answer_error(self._request, error)
         self._pulse.flights.discard(self)
         cancelled = error is not None and not isinstance(error, Exception)

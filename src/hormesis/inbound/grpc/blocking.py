@@ -21,6 +21,7 @@ from hormesis.inbound.grpc.rpc import (
     behaviour_of,
     handler_like,
     set_context,
+    status_of,
     went_well,
 )
 from hormesis.inbound.pulse import ThreadPulse
@@ -178,7 +179,7 @@ class _Flight:
 
     def _failed(self, error: Exception) -> None:
         """Answer an exception of ours; all others are gRPC's business."""
-        good = went_well(self._context) and self._context.code() is not None  # aborted, for a reason of the caller's
+        good = status_of(self._context) is not None and went_well(self._context)  # aborted, and the caller is to blame
         self.end(good=good)
         answer = self._ground.answer_error(self._request, error)
         if answer is not None:

@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("a gRPC interceptor", "grpc") from error
 
-__all__ = ["HEALTH", "METHOD", "Handler", "Refusing", "arrive", "handler_like", "set_context", "went_well"]
+__all__ = ["HEALTH", "METHOD", "Handler", "Refusing", "arrive", "handler_like", "set_context", "status_of", "went_well"]
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -109,11 +109,18 @@ def set_context(ground: Ground, request: Request) -> None:
         current_deadline.set(deadline)
 
 
-def went_well(context: Any) -> bool:
-    """Whether the status that the application has set, if it did, is none of a server's errors."""
+def status_of(context: Any) -> int | None:
+    """Return the number of the status that the application has set, if it did."""
+    if not hasattr(context, "code"):
+        return None  # that of a synchronous behaviour in an asynchronous server does not tell
     code = context.code()
-    # Numbers or members, as the application has it.
-    return (code.value[0] if isinstance(code, grpc.StatusCode) else code) not in _OURS
+    number: int | None = code.value[0] if isinstance(code, grpc.StatusCode) else code
+    return number
+
+
+def went_well(context: Any) -> bool:
+    """Whether that status, if there is one, is none of a server's errors."""
+    return status_of(context) not in _OURS
 
 
 def handler_like(handler: Handler, behave: Callable[..., Any]) -> Handler:
