@@ -64,21 +64,29 @@ def test_all_criteria_must_hold_and_any_of_their_values() -> None:
     assert ask(rule, method="PUT", path="/b", origin=NEAR).tenant is None
 
 
-def test_the_first_that_says_something_wins_for_each_thing() -> None:
-    """One rule may tell whose a request is, and a later one what its route is worth."""
+def test_the_first_rule_that_holds_wins() -> None:
+    """What it does not say, no later rule says for it."""
+    rules = (Rule("/checkout", criticality="critical"), Rule(criticality="background", tenant="others", cost=5))
+    assert ask(*rules, path="/checkout") == Verdict(Criticality.CRITICAL)
+    assert ask(*rules, path="/") == Verdict(Criticality.BACKGROUND, "others", None, 5)
+
+
+def test_a_rule_may_go_on() -> None:
+    """One may tell whose a request is, and a later one what its route is worth."""
     rules = (
-        Rule(networks="203.0.113.0/24", tenant="acme"),
-        Rule("/checkout", criticality="critical"),
-        Rule("/checkout", criticality="background", cost=5),
-        Rule(tenant="others", client="somebody"),
+        Rule(networks="203.0.113.0/24", tenant="acme", goes_on=True),
+        Rule("/checkout", criticality="critical", goes_on=True),
+        Rule("/checkout", criticality="background", tenant="nobody", cost=5),
+        Rule(client="somebody"),
     )
-    verdict = ask(*rules, path="/checkout")
-    assert verdict == Verdict(Criticality.CRITICAL, "acme", "somebody", 5)
+    assert ask(*rules, path="/checkout") == Verdict(Criticality.CRITICAL, "acme", None, 5)
+    assert ask(*rules, path="/") == Verdict(None, "acme", "somebody", None)
 
 
 def test_a_rule_sees_the_tenant_that_an_earlier_one_told() -> None:
     """Rules by tenant work with tenants that rules, or a trusted hop, have told."""
-    rules = (Rule(networks="203.0.113.9", tenant="acme"), Rule(tenants="acme", criticality="critical"))
+    known = Rule(networks="203.0.113.9", tenant="acme", goes_on=True)
+    rules = (known, Rule(tenants="acme", criticality="critical"))
     assert ask(*rules).criticality is Criticality.CRITICAL
     assert ask(*rules, origin=NEAR).criticality is None
     assert ask(*rules, origin=NEAR, tenant="acme").criticality is Criticality.CRITICAL
@@ -135,6 +143,7 @@ def test_a_socket_of_this_machine_is_a_network() -> None:
         ({"client": "x" * 201}, "client is 'xxx"),
         ({"cost": -1}, "cost is -1; it takes a whole number from 0 to 1,000,000"),
         ({"cost": True}, "cost is True"),
+        ({"cost": 1, "goes_on": 1}, "goes_on is 1; it takes True or False"),
         ({"paths": "/a"}, "the rule says nothing; it takes a criticality, tenant, client or cost"),
     ],
 )
@@ -150,7 +159,7 @@ def test_a_rule_in_words() -> None:
     assert rule.describe() == (
         "paths '/a', methods 'GET', header x-a like 'b*', one of 2 API keys: criticality critical"
     )
-    assert Rule(cost=2).describe() == "all: cost 2"
+    assert Rule(cost=2, goes_on=True).describe() == "all: cost 2, and on"
 
 
 @given(st.text(max_size=50), st.text(max_size=300), st.dictionaries(st.just("x-api-key"), st.text(max_size=5000)))

@@ -1,8 +1,8 @@
 """Whose a request is, and how much it matters: rules over what is known of it before anybody has looked into it.
 
 Each rule has criteria, all of which must hold, and says something: a criticality, a tenant, a client, a cost. Rules are
-asked in their order, and for each of these the first that holds and says something wins. So one rule may tell tenants
-by their keys and another what a route is worth. A rule sees the tenant that an earlier one has told.
+asked in their order, and the first that holds wins. One that `goes_on` leaves what it does not say to those after it,
+which see the tenant that it has told: so some rules may tell tenants by their keys, and others what a route is worth.
 
 API keys are compared by their SHA-256, so that settings hold no secret; a key is in no event, log or label. A key that
 no rule knows says nothing: otherwise whoever invents keys would have as many clients' shares.
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from hormesis.errors import ConfigurationError
 from hormesis.inbound.origin import Network, Origin, networks
-from hormesis.patterns.part import normalise, whole
+from hormesis.patterns.part import flag, normalise, whole
 from hormesis.priority import Criticality
 from hormesis.tables import ACCEPTED, Settings
 
@@ -68,6 +68,7 @@ class Rule(Settings):
         tenant: Whom it is for.
         client: Who asks, where clients are counted.
         cost: What it takes out of rate limits; 1 for all others, 0 for what is free.
+        goes_on: Whether later rules are asked as well, for what this one does not say.
 
     Raises:
         ConfigurationError: A criterion can't be meant, or nothing is said.
@@ -87,6 +88,8 @@ class Rule(Settings):
     tenant: str | None = None
     client: str | None = None
     cost: int | None = None
+    # One rule for one kind of request is what can be read.
+    goes_on: bool = False
 
     def __post_init__(self) -> None:
         for key in ("paths", "methods", "api_keys", "tenants", "networks"):
@@ -103,6 +106,7 @@ class Rule(Settings):
                 # Not shown, since it may be the key itself.
                 raise ConfigurationError(f"api_keys holds what is no digest; it takes {_KEYS_ACCEPTED}", "api_keys")
         networks(self.networks, "networks")
+        flag("goes_on", self.goes_on)
         self._check_what_is_said()
 
     def _check_what_is_said(self) -> None:
@@ -132,7 +136,7 @@ class Rule(Settings):
             for key in ("criticality", "tenant", "client", "cost")
             if (value := getattr(self, key)) is not None
         ]
-        return f"{', '.join(criteria) or 'all'}: {', '.join(said)}"
+        return f"{', '.join(criteria) or 'all'}: {', '.join(said)}{', and on' if self.goes_on else ''}"
 
 
 def _texts(key: str, values: object) -> tuple[str, ...]:
@@ -176,6 +180,7 @@ class _Compiled:
         "client",
         "cost",
         "criticality",
+        "goes_on",
         "headers",
         "keys",
         "matches",
@@ -197,6 +202,7 @@ class _Compiled:
         """Whether there is more to ask than path and method."""
         self.criticality = None if rule.criticality is None else Criticality.of(rule.criticality)
         self.tenant, self.client, self.cost = rule.tenant, rule.client, rule.cost
+        self.goes_on = rule.goes_on
 
     def holds(self, found: Mapping[str, str], key: str | None, tenant: str | None, origin: Origin) -> bool:
         """Whether the criteria beside path and method hold."""
@@ -284,6 +290,8 @@ class Classifier:
                 client = rule.client
             if cost is None:
                 cost = rule.cost
+            if not rule.goes_on:
+                break
         # Most requests meet no rule.
         return Verdict(criticality, tenant, client, cost) if said else _NOTHING
 

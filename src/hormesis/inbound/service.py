@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 from hormesis import tables
 from hormesis.clock import MONOTONIC, Clock, Random, system_random
 from hormesis.core.rate_gate import RateGates
+from hormesis.core.rate_limit import Limiter
 from hormesis.core.shedder import ShedderMachine
 from hormesis.core.slots import Inbound
 from hormesis.errors import ConfigurationError
@@ -500,7 +501,12 @@ class Service:
             ),
             principal=self._principal,
             limits=[
-                Limit(self._gates(address, limit).limiter, key_of(limit), cost_of(limit), limit.by == PRINCIPAL)
+                Limit(
+                    cast("Limiter", self._gates(address, limit).limiter),
+                    key_of(limit),
+                    cost_of(limit),
+                    limit.by == PRINCIPAL,
+                )
                 for address, limit in _limits(settings).items()
             ],
             machine=machine,
