@@ -521,12 +521,12 @@ def test_planned_seconds(tmp_path: Path) -> None:
 
 
 def test_the_shop() -> None:
-    """The shop's file loads; its tour has six stresses or more and takes less than 110 seconds."""
+    """The shop's file loads; its tour has six stresses or more and takes less than 150 seconds."""
     shop = load_experiment(SHOP)
     tour = shop.chosen()
     assert len(tour) >= 6
     assert len(shop.chosen(everything=True)) > len(tour)
-    assert planned_seconds(shop, tour, list(shop.arm)) < 110
+    assert planned_seconds(shop, tour, list(shop.arm)) < 150
     assert shop.judged == ["protected"]
 
 

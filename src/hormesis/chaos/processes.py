@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from hormesis.chaos.keeper import Keeper
 from hormesis.errors import ConfigurationError, HormesisError
@@ -207,11 +208,15 @@ class Process:
             self._throttling = None
 
     async def _throttle(self, share: float) -> None:
+        """Freeze and thaw it; a turn that took too long because this loop was busy is made up for by a longer freeze."""
+        began, ran = monotonic(), _QUOTA_PERIOD * share
         while True:
             self._signal(signal.SIGSTOP)
-            await asyncio.sleep(_QUOTA_PERIOD * (1 - share))
+            await asyncio.sleep(began + ran / share - monotonic())
+            thawed = monotonic()
             self._signal(signal.SIGCONT)
             await asyncio.sleep(_QUOTA_PERIOD * share)
+            ran += monotonic() - thawed
 
     async def _supervise(self) -> None:
         """See it end, and start it again; ends when there is nothing more to do."""

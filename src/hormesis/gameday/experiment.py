@@ -59,7 +59,7 @@ from hormesis.errors import ConfigurationError
 from hormesis.gameday.load import Load, LoadChanges, expected, known, streams
 from hormesis.gameday.objectives import Limits, Objective
 from hormesis.gameday.results import Phase
-from hormesis.loadgen import ARRIVALS_MAX, LoadSpec
+from hormesis.loadgen import ARRIVALS_MAX, LoadSpec, Stream
 from hormesis.tables import Settings
 from hormesis.units import Duration, seconds
 
@@ -78,6 +78,9 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 _GRACE = 3.0
 """Seconds that answers may still come in after the last arrival; what is later counts as unfinished."""
+
+_WARM_UP = 1.0
+"""Seconds of load that a system gets before its first stress."""
 
 _IN_FLIGHT_MAX = 20_000
 """Requests under way at most: in a black hole every caller of a patience's length waits at the same time."""
@@ -340,7 +343,7 @@ class Experiment(Settings):
                     known(f"{where}: fault.request", "request", fault.request, routes)
                 if fault.client is not None:
                     known(f"{where}: fault.client", "client", fault.client, self.load.client)
-            count = expected(self.load_under(stress), stress.what, self.lengths(stress))
+            count = expected(self.load_under(stress), self.lengths(stress), stress.what)
             if count > ARRIVALS_MAX:
                 accepted = f"a rate that makes at most {ARRIVALS_MAX:,} requests of {where}, not {count:,.0f}"
                 raise ConfigurationError.bad_value("load.rate", self.load.rate, accepted)
@@ -391,13 +394,21 @@ class Experiment(Settings):
     def load_spec(self, stress: Stress, base_url: str) -> LoadSpec:
         """Return what the load generator is told for a stress."""
         load = self.load_under(stress)
+        sources = streams(load, self.lengths(stress), stress.what)
+        # Of the stress and not of the arm: every arm gets the same arrivals.
+        return self._spec(load, sources, f"{self.seed}/{stress.name}", base_url)
+
+    def warm_up_spec(self, base_url: str) -> LoadSpec:
+        """Return what the load generator is told for a system that has just been started."""
+        return self._spec(self.load, streams(self.load, (_WARM_UP,)), f"{self.seed}/warm-up/{base_url}", base_url)
+
+    def _spec(self, load: Load, sources: Sequence[Stream], seed: str, base_url: str) -> LoadSpec:
         callers = load.callers()
         return LoadSpec(
             base_url=base_url,
-            streams=streams(load, stress.what, self.lengths(stress)),
+            streams=sources,
             requests=[request.request_of(callers[request.client]) for request in load.request],
-            # Of the stress and not of the arm: every arm gets the same arrivals.
-            seed=f"{self.seed}/{stress.name}",
+            seed=seed,
             timeout=load.timeout,
             grace=_GRACE,
             in_flight_max=_IN_FLIGHT_MAX,

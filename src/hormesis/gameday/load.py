@@ -287,7 +287,7 @@ class LoadChanges(Settings):
         return dataclasses.replace(load, **{name: value for name, value in changes.items() if value is not None})
 
 
-def streams(load: Load, fault: Fault, lengths: tuple[float, float, float]) -> list[Stream]:
+def streams(load: Load, lengths: Sequence[float], fault: Fault | None = None) -> list[Stream]:
     """Return the sources of a load over the time of a stress.
 
     Each caller is one. Where a single request comes more often, what comes on top is one more, so that everything else
@@ -295,22 +295,22 @@ def streams(load: Load, fault: Fault, lengths: tuple[float, float, float]) -> li
 
     Args:
         load: The load, with the stress's changes to it.
+        lengths: The seconds of each part; the dose is the second one.
         fault: What is dosed.
-        lengths: The seconds of calm, dose and recovery.
     """
     return [
         Stream(segments, name=name, requests=requests, process=process)
-        for name, requests, process, segments in _sources(load, fault, lengths)
+        for name, requests, process, segments in _sources(load, lengths, fault)
     ]
 
 
-def expected(load: Load, fault: Fault, lengths: tuple[float, float, float]) -> float:
+def expected(load: Load, lengths: Sequence[float], fault: Fault | None = None) -> float:
     """Return how many arrivals that makes on average."""
-    return math.fsum(segment.expected for *_, segments in _sources(load, fault, lengths) for segment in segments)
+    return math.fsum(segment.expected for *_, segments in _sources(load, lengths, fault) for segment in segments)
 
 
 def _sources(
-    load: Load, fault: Fault, lengths: tuple[float, float, float]
+    load: Load, lengths: Sequence[float], fault: Fault | None
 ) -> Iterator[tuple[str, list[str], ArrivalProcess, list[Segment]]]:
     spike = fault if isinstance(fault, Spike) else None
     for name, caller in load.callers().items():
@@ -318,14 +318,14 @@ def _sources(
         rate, process = per_second(caller.rate), caller.arrivals or load.arrivals
         factor = spike.spike if spike is not None and spike.request is None and spike.client in (None, name) else 1.0
         own = "" if name is None else f"client {name}"
-        yield own, [*mix], process, _cut(caller.bursts, lengths, (rate, rate * factor, rate))
+        yield own, [*mix], process, _cut(caller.bursts, lengths, rate, rate * factor)
         if spike is not None and spike.request in mix:
             extra = rate * mix[spike.request] / math.fsum(mix.values()) * (spike.spike - 1)
-            yield "spike", [spike.request], process, _cut(caller.bursts, lengths, (0.0, extra, 0.0))
+            yield "spike", [spike.request], process, _cut(caller.bursts, lengths, 0.0, extra)
 
 
-def _cut(bursts: Bursts | None, lengths: Sequence[float], rates: Sequence[float]) -> list[Segment]:
-    spans = list(zip(lengths, rates, strict=True))
+def _cut(bursts: Bursts | None, lengths: Sequence[float], rate: float, dosed: float) -> list[Segment]:
+    spans = [(length, dosed if number == 1 else rate) for number, length in enumerate(lengths)]
     return [Segment(*span) for span in spans] if bursts is None else bursts.cut(spans)
 
 

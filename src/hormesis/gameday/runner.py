@@ -5,6 +5,10 @@ into force and taken out at moments that are measured, and the phases are cut th
 happens; an arm that answers nobody any more has its dose ended early, if the experiment says so.
 
 Arms run together by default: they live through the same seconds, so what the host does to one it does to the other.
+
+An arm that is not back to normal when a stress is over is started anew before the next one: a backlog that nobody waits
+for any more, or a storm of retries, would be counted as the next stress's doing. Whatever has just been started first
+gets a second of its load that is not counted: what is slow because it is done for the first time is nobody's failure.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from hormesis.gameday.report.progress import Observer
 from hormesis.gameday.results import Acted, GameDay, Outcome, Phase, StressResult, Window
 from hormesis.gameday.system import ArmSystem, running
 from hormesis.gameday.together import together
-from hormesis.loadgen import LAG_MAX, RunResult, Samples
+from hormesis.loadgen import LAG_MAX, UNFINISHED, RunResult, Samples
 from hormesis.units import seconds
 from hormesis.version import __version__
 
@@ -113,6 +117,18 @@ def planned_seconds(experiment: Experiment, stresses: Sequence[Stress], arms: Se
     return once * (1 if experiment.run.arms == "together" else len(arms))
 
 
+async def _warm_up(experiment: Experiment, system: ArmSystem) -> None:
+    """Give a system that has just been started a little of its load, which nobody counts."""
+    await system.driver.run(experiment.warm_up_spec(system.url))
+    system.warm = True
+
+
+def _back_to_normal(outcome: Outcome) -> bool:
+    """Whether good answers are as frequent again as in calm, and none of what was due is unanswered."""
+    recovered = outcome.stats[Phase.RECOVERED][""]
+    return outcome.recovered_after is not None and UNFINISHED not in recovered.errors
+
+
 def _aborted(result: StressResult) -> bool:
     return any(outcome.aborted for outcome in result.outcomes.values())
 
@@ -121,9 +137,15 @@ async def _stress_all(
     experiment: Experiment, stress: Stress, systems: Sequence[ArmSystem], observer: Observer
 ) -> StressResult:
     outcomes: dict[str, Outcome] = {}
+    spent = [system for system in systems if not system.well]
+    for system in spent:
+        observer.step(f"starting {system.arm} anew: it was not back to normal")
+    await together(*(system.begin_anew() for system in spent))
+    await together(*(_warm_up(experiment, system) for system in systems if not system.warm))
 
     async def stress_one(system: ArmSystem) -> None:
-        outcomes[system.arm] = await _Course(experiment, stress, system, observer).run()
+        outcome = outcomes[system.arm] = await _Course(experiment, stress, system, observer).run()
+        system.well = _back_to_normal(outcome)
         observer.outcome(stress.name, outcomes[system.arm])
 
     if experiment.run.arms == "together":

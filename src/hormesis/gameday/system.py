@@ -45,9 +45,25 @@ class ArmSystem:
         self.arm = arm
         self.processes = processes
         self.proxies = proxies
+        self.warm = False
+        """Whether it has had load since it was started."""
+        self.well = True
+        """Whether it can live through another stress as if there had been none before."""
         self.events: list[EventLog] = []
         self.driver: LoadDriver
         self.url = ""
+
+    async def begin_anew(self) -> None:
+        """Stop all processes and start them again, so that no stress is judged by what an earlier one left behind.
+
+        Raises:
+            ProcessFailed: A process ended early or did not get ready.
+        """
+        await _stop_all(self.processes)
+        for process in self.processes.values():
+            await process.start()
+        await together(*(process.wait_ready() for process in self.processes.values()))
+        self.well, self.warm = True, False
 
     def dose(self, stress: Stress) -> None:
         """Put a stress's fault into force."""

@@ -10,13 +10,14 @@ them without ever waiting for answers (`generator`), and raw times come back (`S
 from hormesis.loadgen.driver import LAG_MAX, LoadDriver, RunResult
 from hormesis.loadgen.histogram import Histogram
 from hormesis.loadgen.request import LoadSpec, Request, Retries
-from hormesis.loadgen.samples import Answer, Sample, Samples
+from hormesis.loadgen.samples import UNFINISHED, Answer, Sample, Samples
 from hormesis.loadgen.schedule import ARRIVALS_MAX, ArrivalProcess, Seed, Segment, Stream, arrivals, merged, pick
 from hormesis.loadgen.template import Values
 
 __all__ = [
     "ARRIVALS_MAX",
     "LAG_MAX",
+    "UNFINISHED",
     "Answer",
     "ArrivalProcess",
     "Histogram",

@@ -32,7 +32,7 @@ from typing import NamedTuple
 from hormesis.errors import MissingExtraError
 from hormesis.loadgen.histogram import Histogram
 from hormesis.loadgen.request import LoadSpec, Request
-from hormesis.loadgen.samples import Answer, Sample, Samples
+from hormesis.loadgen.samples import UNFINISHED, Answer, Sample, Samples
 from hormesis.loadgen.schedule import merged
 from hormesis.loadgen.template import Template
 from hormesis.units import seconds
@@ -87,7 +87,7 @@ class _End(NamedTuple):
     status: int = 0
 
 
-_UNFINISHED = _End(Answer.FAILED, "unfinished")
+_UNFINISHED = _End(Answer.FAILED, UNFINISHED)
 """What a cancellation leaves behind."""
 
 

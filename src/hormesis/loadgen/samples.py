@@ -15,7 +15,10 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["Answer", "Sample", "Samples", "Wire"]
+__all__ = ["UNFINISHED", "Answer", "Sample", "Samples", "Wire"]
+
+UNFINISHED = "unfinished"
+"""The error of what still waited for an answer when its run was over."""
 
 Wire: TypeAlias = dict[str, list[int] | list[str]]
 """Columns between two processes: times in whole microseconds since the run's start."""
