@@ -23,8 +23,8 @@ from pathlib import Path
 
 __all__ = ["nats", "postgresql", "rabbitmq", "redis"]
 
-_PATIENCE = 60.0
-"""Seconds that a server has for its start, and for its end; RabbitMQ takes ten of them on a busy machine."""
+_PATIENCE = 180.0
+"""Seconds that a server has for its start, and its end: RabbitMQ takes five, and minutes where others compute."""
 
 _UNPRIVILEGED = "nobody"
 """PostgreSQL refuses to run as root; inside containers tests do."""

@@ -277,7 +277,7 @@ def test_messages_one_after_the_other(with_broker: WithBroker) -> None:
             async for message in consumer:
                 again.append(message.body)
                 if message.body == seen[2]:
-                    assert message.attempt == 2
+                    assert message.attempt >= 2
                 if len(again) == 3:
                     consumer.stop()
         assert sorted(seen[:2] + again) == sorted(BODIES[:5])

@@ -6,6 +6,8 @@ The protocol is in `hormesis.core.credit`; here are its frames as bytes, and the
     receive_stream, Inlet      the receiving side
     receive, send              the client, which connects again by itself
     StreamEndpoint             the server, an ASGI application for WebSockets and requests
+    IngestEndpoint             takes items by POST, and says when to come back while its queue is full
+    Pace                       what a producer asks before it makes the next item
 """
 
 from hormesis.core.credit import Code, Patience, StreamError, Window
@@ -13,6 +15,8 @@ from hormesis.flow.wire.channel import AsgiChannel, Channel, Disconnected, WebSo
 from hormesis.flow.wire.client import Reconnect, connect, receive, send
 from hormesis.flow.wire.codecs import BYTES, JSON, Codec
 from hormesis.flow.wire.endpoint import StreamEndpoint
+from hormesis.flow.wire.ingest import IngestEndpoint
+from hormesis.flow.wire.pace import Pace
 from hormesis.flow.wire.receiving import Delivery, Inlet, Receiving, receive_stream
 from hormesis.flow.wire.sending import Outlet, send_stream
 
@@ -25,8 +29,10 @@ __all__ = [
     "Codec",
     "Delivery",
     "Disconnected",
+    "IngestEndpoint",
     "Inlet",
     "Outlet",
+    "Pace",
     "Patience",
     "Receiving",
     "Reconnect",

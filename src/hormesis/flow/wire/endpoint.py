@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterable, Callable
+from typing import Any
 from urllib.parse import parse_qs
 
 from hormesis.core.credit import CREDIT_MAX, Code, Error, Open, StreamError
 from hormesis.flow.errors import ReaderTooSlow
 from hormesis.flow.settings import ITEMS_MAX
+from hormesis.flow.wire.asgi import Receive, Scope, Send, answer
 from hormesis.flow.wire.channel import AsgiChannel, Channel, Disconnected
 from hormesis.flow.wire.frames import decode, encode, with_length
 from hormesis.flow.wire.sending import Outlet
@@ -27,10 +27,6 @@ from hormesis.patterns.part import whole
 from hormesis.units import Duration, seconds
 
 __all__ = ["StreamEndpoint"]
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _QUERY_MAX = 1000
 """Bytes of a query that are read at most."""
@@ -127,9 +123,9 @@ class StreamEndpoint:
         method = scope["method"]
         asked = _asked(scope.get("query_string", b""))
         if method not in ("GET", "DELETE"):
-            await _answer(send, 405, "a stream is asked for by GET, and given up by DELETE", ("allow", "GET, DELETE"))
+            await answer(send, 405, "a stream is asked for by GET, and given up by DELETE", ("allow", "GET, DELETE"))
         elif isinstance(asked, str):
-            await _answer(send, 400, asked)
+            await answer(send, 400, asked)
         elif method == "DELETE":
             kept = self._outlets.pop(asked[0].stream, None)
             if kept is not None:
@@ -141,7 +137,7 @@ class StreamEndpoint:
             found = await self._kept(opening.stream, scope)
             if isinstance(found, Error) and found.code is Code.REFUSED:
                 seconds = str(math.ceil(self._retry_after))
-                await _answer(send, 503, found.message, ("retry-after", seconds))
+                await answer(send, 503, found.message, ("retry-after", seconds))
                 return
             channel = _Answer(opening, receive, send)
             if isinstance(found, Error):
@@ -297,14 +293,6 @@ async def _say(channel: Channel, frame: Error) -> None:
     with contextlib.suppress(Disconnected):
         await channel.send(encode(frame))
     await channel.close()
-
-
-async def _answer(send: Send, status: int, detail: str, *headers: tuple[str, str]) -> None:
-    body = json.dumps({"status": status, "detail": detail}).encode()
-    pairs = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
-    pairs += [(name.encode(), value.encode()) for name, value in headers]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})
 
 
 def _asked(query: bytes) -> tuple[Open, float] | str:

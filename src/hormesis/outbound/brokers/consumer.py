@@ -77,11 +77,11 @@ class Transport(Protocol):
         ...
 
     async def pause(self) -> None:
-        """Get no messages until `resume`, from a broker that would send them unasked."""
+        """Have a broker that sends unasked send nothing until `resume`: for a longer pause, or before the end."""
         ...
 
-    async def resume(self) -> None:
-        """Get messages again."""
+    async def resume(self, held: int) -> None:
+        """Have it send again, when so many of its messages are held."""
         ...
 
     async def acknowledge(self, message: Pulled) -> None:
@@ -219,6 +219,7 @@ class Consumer:
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._paused_by_hand = False
+        self._source_paused = False
         self._paused_since: float | None = None
         self._failure: Exception | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -373,32 +374,39 @@ class Consumer:
             except Exception as error:
                 self._failure = error
                 self.stop()
-                self._wake()
-                return
+        # What is given back would otherwise come back to us at once.
+        with contextlib.suppress(*self.transport.lost):
+            await self.transport.pause()
 
     async def _may_pull(self) -> bool:
         """Say whether there is room; if not, wait until something changes."""
         self._marks.update(len(self._held))
-        pause = self._marks.paused or self._paused_by_hand
-        if pause != self.paused:
-            await self._tell_paused(pause)
+        if self._paused_by_hand != self._source_paused:
+            await self._pause_source(self._paused_by_hand)
             return False  # things may have changed meanwhile
-        if not pause:
+        paused = self._marks.paused or self._paused_by_hand
+        if paused != self.paused:
+            self._tell_paused(paused)
+        if not paused:
             return True
         changed = self._changed
         await changed.wait()
         return False
 
-    async def _tell_paused(self, paused: bool) -> None:
-        now, since = asyncio.get_running_loop().time(), self._paused_since
-        name, held, size = self.transport.name, len(self._held), sum(len(each.body) for each in self._held)
-        self._paused_since = now if paused else None
-        if paused:
+    async def _pause_source(self, pause: bool) -> None:
+        """Have the broker send nothing, or again; the short pauses between the marks it does not notice."""
+        self._source_paused = pause
+        if pause:
             await self.transport.pause()
         else:
-            await self.transport.resume()
+            await self.transport.resume(len(self._held))
+
+    def _tell_paused(self, paused: bool) -> None:
+        now, since = asyncio.get_running_loop().time(), self._paused_since
+        self._paused_since = now if paused else None
         if not self._events.listeners:
             return
+        name, held, size = self.transport.name, len(self._held), sum(len(each.body) for each in self._held)
         if since is None:
             self._events.publish(FlowPaused(at=now, policy=name, part=self.part, items=held, size=size))
         else:
@@ -422,8 +430,7 @@ class Consumer:
                 return
         with contextlib.suppress(*self.transport.lost):
             await self.transport.open(self.room)
-            if self.paused:
-                await self.transport.pause()
+            self._source_paused = False
 
     async def _beat(self) -> None:
         if self.transport.heartbeat is None:

@@ -114,7 +114,7 @@ class JetStream:
     async def pause(self) -> None:
         """Nothing: what is not asked for does not come."""
 
-    async def resume(self) -> None:
+    async def resume(self, held: int) -> None:
         """Nothing."""
 
     async def acknowledge(self, message: Pulled) -> None:

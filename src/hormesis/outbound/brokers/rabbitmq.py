@@ -1,8 +1,10 @@
 """RabbitMQ: a prefetch of as many messages as there is room for, and a producer that is told when to wait.
 
 A broker of AMQP sends unasked, up to the *prefetch*: messages that are not acknowledged. Without one it sends the whole
-queue. Here the prefetch is the room of the consumer, so what is held and what is on its way are never more; a pause
-cancels the consumer at the broker, and what was on its way then is still within the room.
+queue. Here the prefetch is the room of the consumer, so the broker itself counts what is free, and what is held and
+what is on its way are never more. A short pause, between the marks, is left to that. A longer one, by hand, cancels the
+consumer at the broker: not the short ones too, since a quorum queue takes back what is on its way then, and counts that
+as a delivery. A prefetch is of each consumer by itself, so one that resumes begins with what is free (`basic.qos`).
 
 AMQP can't hand out a message again after a while, nor count how often it was. So one that failed is published anew, to
 a queue that keeps it for its delay and then passes it back (dead-lettering by age), with the number of its attempt as a
@@ -97,6 +99,7 @@ class RabbitQueue:
         self._channel: AbstractChannel | None = None
         self._queue: AbstractQueue | None = None
         self._tag: str | None = None
+        self._room = self._prefetch = 1
         self._arrived: deque[AbstractIncomingMessage] = deque()
         self._news = asyncio.Event()
         self._declared: set[str] = set()
@@ -106,7 +109,6 @@ class RabbitQueue:
         await self._disconnect()
         self._connection = await aio_pika.connect(self._url, timeout=self._patience)
         self._channel = channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-        await channel.set_qos(prefetch_count=room, timeout=self._patience)
         if self._declare is None:
             self._queue = await channel.get_queue(self.name, ensure=True)
         else:
@@ -114,12 +116,17 @@ class RabbitQueue:
             self._queue = await channel.declare_queue(self.name, durable=True, arguments=arguments)
         self._declared.clear()
         self._tag = None
-        await self.resume()
+        self._room = room
+        await self._consume(room)
 
     async def pull(self, most: int) -> Sequence[Pulled]:
         """Return what the broker has sent, up to so many."""
         if self._channel is None or self._channel.is_closed:
             raise aiormq.exceptions.ChannelInvalidStateError("the channel is closed")
+        if most == self._room > self._prefetch and not self._arrived and self._tag is not None:
+            # What was held when it resumed has ended, and there is room for all again.
+            await self.pause()
+            await self._consume(self._room)
         if not self._arrived:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
@@ -133,9 +140,16 @@ class RabbitQueue:
         if tag is not None and self._queue is not None:
             await self._queue.cancel(tag, timeout=self._patience)
 
-    async def resume(self) -> None:
-        """Have it send again."""
-        if self._tag is None and self._queue is not None:
+    async def resume(self, held: int) -> None:
+        """Have it send again, as many as are free."""
+        await self._consume(max(1, self._room - held))
+
+    async def _consume(self, prefetch: int) -> None:
+        if self._channel is None or self._queue is None:
+            raise aiormq.exceptions.ChannelInvalidStateError("the channel is closed")
+        if self._tag is None:
+            self._prefetch = prefetch
+            await self._channel.set_qos(prefetch_count=prefetch, timeout=self._patience)
             self._tag = await self._queue.consume(self._arrive, timeout=self._patience)
 
     async def acknowledge(self, message: Pulled) -> None:

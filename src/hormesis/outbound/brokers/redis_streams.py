@@ -101,7 +101,7 @@ class RedisStream:
     async def pause(self) -> None:
         """Nothing: what is not asked for does not come."""
 
-    async def resume(self) -> None:
+    async def resume(self, held: int) -> None:
         """Nothing."""
 
     async def acknowledge(self, message: Pulled) -> None:
