@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -107,7 +108,53 @@ def test_the_lag_of_a_loop_that_is_blocked() -> None:
         lag.stop()
         return samples
 
-    assert max(run_virtual(main())) == pytest.approx(0.2)
+    samples = run_virtual(main())
+    assert max(samples) == pytest.approx(0.2)
+    assert samples.count(max(samples)) == 21, "itself, and the twenty that were missed for it"
+
+
+def test_a_lag_counts_for_no_more_than_a_second() -> None:
+    """One that is longer is an outage, and no more so for being told a thousand times."""
+
+    async def main() -> list[float]:
+        samples: list[float] = []
+        clock = VirtualClock()
+        lag = LoopLag(samples.append, busy=lambda: True, clock=clock)
+        lag.start()
+        lag.wake()
+        clock.sleep(3600)
+        await asyncio.sleep(0.001)
+        lag.stop()
+        return samples
+
+    assert len(run_virtual(main())) == 100
+
+
+@pytest.mark.parametrize("in_flight", [10, 20, 40])
+def test_the_mean_of_lags_is_what_work_waits(in_flight: int) -> None:
+    """In a service whose requests wait for I/O and then compute, as long as they wait for the loop on average."""
+
+    async def main() -> tuple[float, float]:
+        chance, clock, loop = random.Random(1), VirtualClock(), asyncio.get_running_loop()
+        samples: list[float] = []
+        waited: list[float] = []
+        lag = LoopLag(samples.append, busy=lambda: True, clock=clock)
+        lag.start()
+        lag.wake()
+
+        async def requests() -> None:
+            while loop.time() < 60:
+                due = loop.time() + chance.uniform(0.05, 0.15)
+                await asyncio.sleep(due - loop.time())
+                waited.append(loop.time() - due)
+                clock.sleep(chance.expovariate(1 / 0.01))
+
+        await asyncio.gather(*(requests() for _ in range(in_flight)))
+        lag.stop()
+        return sum(samples) / len(samples), sum(waited) / len(waited)
+
+    lag, waited = run_virtual(main())
+    assert lag == pytest.approx(waited, rel=0.25)
 
 
 def test_nothing_ticks_while_nothing_is_in_flight() -> None:
@@ -268,12 +315,12 @@ def test_the_lag_of_threads_is_what_a_sleep_takes_too_long() -> None:
     lag = ThreadLag(samples.append, busy=lambda: True, sleep=steps.sleep, now=lambda: steps.now)
     lag.start()
     lag.wake()
-    for number, late in enumerate((0.0, 0.03, 0.2), 1):
+    for late, reports in ((0.0, 1), (0.03, 5), (0.2, 26)):
         steps.step(late)
-        eventually(lambda number=number: len(samples) == number)
+        eventually(lambda reports=reports: len(samples) == reports)
     steps.step(0.0)
     lag.stop()
-    assert samples[:3] == [0.0, pytest.approx(0.03), pytest.approx(0.2)]
+    assert samples[:26] == [0.0, *[pytest.approx(0.03)] * 4, *[pytest.approx(0.2)] * 21]
 
 
 def test_a_thread_sleeps_while_nothing_is_in_flight() -> None:

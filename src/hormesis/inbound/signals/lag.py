@@ -7,6 +7,11 @@ Nothing comes exactly when it is due. Clocks and timers are rounded, by up to a 
 So much is no lag, and each probe finds out how much it is: the least lateness of the last few hundred samples. That is
 bounded, since in a service that is overloaded for minutes even the least of them is lag. What other threads take by
 computing is lag: the work waits for the interpreter, whoever has it.
+
+A probe that is late asks less often, and so the samples of a bad time are few: their mean is less than half of what
+work really waits. One that came as late as ten intervals therefore counts as eleven, the ten that it missed and itself.
+The mean is then one over time, which is what requests meet that come when they come. In simulation it is 1.0 to 1.2
+times the time that tasks wait for a loop, from half of its load to twice as much.
 """
 
 from __future__ import annotations
@@ -30,6 +35,10 @@ _SPAN = 100
 
 _NATURAL_MAX = 0.002
 """Seconds of lateness that may be natural: twice the millisecond to which timers are rounded."""
+
+
+_COUNTS_MAX = 100
+"""What one sample counts at most: a second of lateness, which is an outage, whatever the mean is."""
 
 
 class Lateness:
@@ -62,13 +71,19 @@ class Lateness:
         return max(0.0, late - min(self._least, self._before, self._natural_max))
 
 
+def _report(observe: Observe, lag: float, late: float, every: float) -> None:
+    """Report a sample once for each that it stands for."""
+    for _ in range(min(_COUNTS_MAX, 1 + round(max(0.0, late) / every))):
+        observe(lag)
+
+
 class LoopLag:
     """Measures how late the running event loop is.
 
     Its verbs are for the thread of the loop, of asyncio or uvloop.
 
     Args:
-        observe: Takes each sample, in seconds.
+        observe: Takes each sample, in seconds; one that was very late, as often as it made the probe miss others.
         busy: Whether anything is in flight; while nothing is, the probe sleeps.
         every: Time between samples.
         clock: The time; for tests.
@@ -88,20 +103,21 @@ class LoopLag:
     True
     """
 
-    __slots__ = ("_lateness", "_observe", "_ticker", "start", "stop", "wake")
+    __slots__ = ("_every", "_lateness", "_observe", "_ticker", "start", "stop", "wake")
 
     def __init__(self, observe: Observe, *, busy: Busy, every: Duration = _EVERY, clock: Clock = MONOTONIC) -> None:
         self._observe = observe
+        self._every = seconds(every, "every")
         self._lateness = Lateness()
         self._ticker = LoopTicker(
-            self._tick, every=seconds(every, "every"), busy=busy, clock=clock, name="the lag of the event loop"
+            self._tick, every=self._every, busy=busy, clock=clock, name="the lag of the event loop"
         )
         self.start = self._ticker.start
         self.stop = self._ticker.stop
         self.wake = self._ticker.wake
 
     def _tick(self, late: float) -> None:
-        self._observe(self._lateness.lag(late))
+        _report(self._observe, self._lateness.lag(late), late, self._every)
 
 
 class ThreadLag:
@@ -111,7 +127,8 @@ class ThreadLag:
     Its verbs may be called by any thread. After a fork it begins anew with the next `wake`.
 
     Args:
-        observe: Takes each sample, in seconds, in the probe's thread.
+        observe: Takes each sample, in seconds, in the probe's thread; one that was very late, as often as it made the
+            probe miss others.
         busy: Whether anything is in flight; while nothing is, the probe sleeps.
         every: Time between samples.
         sleep, now: How to wait, and the time; for tests.
@@ -124,7 +141,7 @@ class ThreadLag:
     >>> lag.stop()
     """
 
-    __slots__ = ("_lateness", "_observe", "_ticker", "start", "stop", "wake")
+    __slots__ = ("_every", "_lateness", "_observe", "_ticker", "start", "stop", "wake")
 
     def __init__(
         self,
@@ -136,13 +153,14 @@ class ThreadLag:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._observe = observe
+        self._every = seconds(every, "every")
         self._lateness = Lateness()
         self._ticker = ThreadTicker(
-            self._tick, every=seconds(every, "every"), busy=busy, sleep=sleep, now=now, name="the lag of threads"
+            self._tick, every=self._every, busy=busy, sleep=sleep, now=now, name="the lag of threads"
         )
         self.start = self._ticker.start
         self.stop = self._ticker.stop
         self.wake = self._ticker.wake
 
     def _tick(self, late: float) -> None:
-        self._observe(self._lateness.lag(late))
+        _report(self._observe, self._lateness.lag(late), late, self._every)
