@@ -66,6 +66,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 200
 
+if sys.argv[2:]:
+    # Started once more, it takes its time.
+    if os.path.exists(sys.argv[2]):
+        time.sleep(1.5)
+    open(sys.argv[2], "w").close()
+
 server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
 print("started", flush=True)
 server.serve_forever()
@@ -140,6 +146,7 @@ FAULTS = {
     "killed": 'process = "back"\nfault = { kill = true }\nrecovery = "2s"',
     "killed for good": 'process = "front"\nfault = { kill = true }\nrecovery = "2s"',
     "rush": "fault = { spike = 3.0 }",
+    "throttled": 'process = "front"\nfault = { throttle = 0.1 }',
 }
 
 TWO_ARMS = """
@@ -286,7 +293,7 @@ def faults(folder: Path) -> dict[str, Command]:
     names = list(FAULTS)
     by_name: dict[str, Command] = {}
     with ExitStack() as stack:
-        for chosen in (names[0:3], names[3:6], names[6:9]):
+        for chosen in (names[0:3], names[3:6], names[6:10]):
             only = [word for name in chosen for word in ("--only", name)]
             by_name |= dict.fromkeys(chosen, stack.enter_context(started(file, *only)))
         for command in by_name.values():
@@ -374,7 +381,7 @@ def test_a_missed_objective(write: Write) -> None:
     assert printed["held"] is False
     for stress in written["stresses"]:
         for outcome in stress["outcomes"].values():
-            del outcome["samples"]
+            del outcome["samples"], outcome["attempts"]
     assert printed == written
 
 
@@ -449,8 +456,9 @@ def test_a_killed_process_that_restarts(faults: dict[str, Command]) -> None:
     """A process with `restart_after` is started again by itself; one without, when the dose ends: each once."""
     command = faults["killed"]
     assert command is faults["killed for good"]
-    assert command.log("back").count("started") == 2
-    assert command.log("front").count("started") == 2
+    anew = command.stderr.count("starting system anew")
+    assert command.log("back").count("started") == 2 + anew
+    assert command.log("front").count("started") == 2 + anew
     stats = command.outcomes("killed")["system"]["stats"]
     assert stats["detection"][""]["failed"] + stats["contained"][""]["failed"] > 0
     assert stats["recovered"][""]["full"] > 0
@@ -466,10 +474,83 @@ def test_a_rush(faults: dict[str, Command]) -> None:
     assert dose > 2 * max(calm, after)
 
 
+def test_a_throttled_process(faults: dict[str, Command]) -> None:
+    """A process that runs a tenth of the time answers, but late by a part of its freeze."""
+    stats = faults["throttled"].outcomes("throttled")["system"]["stats"]
+    contained = stats["contained"][""]
+    assert contained["full"] > contained["requests"] / 2 > 3
+    assert contained["p50"] > 0.02 > stats["calm"][""]["p50"]
+
+
+CLIENTS = (
+    SHORT.replace('timeout = "400ms"', 'timeout = "400ms"\nheaders = { X-Tenant = "shop" }')
+    + """
+[load.client.app]
+rate = "60/s"
+arrivals = "constant"
+bursts = { on = "100ms", off = "100ms" }
+[[load.request]]
+name = "burst"
+client = "app"
+get = "/burst"
+
+[[stress]]
+name = "storm"
+edge = "back"
+fault = { refuse = true }
+load.retry = { attempts = 3, delay = "10ms" }
+
+[[stress]]
+name = "noise"
+fault = { spike = 30, request = "home" }
+"""
+)
+
+
+def test_clients_and_their_habits(write: Write) -> None:
+    """Clients burst, callers retry where a stress says so, and one request may come more often than the others."""
+    with started(write(CLIENTS)) as command:
+        assert command.wait() in (0, 1), command.stderr
+    storm, noise = command.outcomes("storm")["system"], command.outcomes("noise")["system"]
+    dosed = storm["stats"]["contained"][""]
+    # The last ones are repeated until the dose is over, and then answered.
+    assert dosed["failed"] > dosed["requests"] / 2 > 3
+    assert 2 * dosed["requests"] < dosed["attempts"] <= 3.5 * dosed["requests"]
+    calm = storm["stats"]["calm"][""]
+    assert calm["attempts"] == calm["requests"]
+    assert len(storm["attempts"]["sent"]) > len(storm["samples"]["sent"])
+    assert noise["attempts"]["sent"] == []
+    routes = command.report["routes"]
+    bursts = [
+        due % 200_000
+        for due, which in zip(noise["samples"]["intended"], noise["samples"]["request"], strict=True)
+        if routes[which] == "burst"
+    ]
+    assert len(bursts) > 20
+    assert max(bursts) < 100_000
+    more = {route: noise["stats"]["contained"][route]["requests"] for route in routes}
+    assert more["home"] > 3 * more["browse"]
+
+
+def test_who_is_not_back_begins_anew(write: Write) -> None:
+    """An arm that a stress has left in ruins is started anew before the next one, which finds it as it was."""
+    again = REFUSES.replace("refuses", "again")
+    slow = SHORT.replace("server.py {port}", "server.py {port} {dir}/front", 1)
+    ruin = '[[stress]]\nname = "ruin"\nprocess = "front"\nfault = { kill = true }\n'
+    with started(write(slow + ruin + again)) as command:
+        assert command.wait() in (0, 1), command.stderr
+    assert "starting system anew: it was not back to normal" in command.stderr
+    ruined, found = command.outcomes("ruin")["system"], command.outcomes("again")["system"]
+    assert ruined["recovered_after"] is None
+    calm = found["stats"]["calm"][""]
+    assert calm["full"] == calm["requests"] > 3
+    assert command.log("back").count("started") == 2
+
+
 def test_only_and_left_out(faults: dict[str, Command]) -> None:
     """--only runs the stresses named, in the file's order, and the others are told as left out."""
     report = faults["rush"].report
-    assert [stress["name"] for stress in report["stresses"]] == ["killed", "killed for good", "rush"]
+    assert [stress["name"] for stress in report["stresses"]] == ["killed", "killed for good", "rush", "throttled"]
     assert report["left_out"] == list(FAULTS)[:6]
 
 

@@ -208,7 +208,7 @@ class Process:
             self._throttling = None
 
     async def _throttle(self, share: float) -> None:
-        """Freeze and thaw it; a turn that took too long because this loop was busy is made up for by a longer freeze."""
+        """Freeze and thaw it; a turn that took too long, as this loop was busy, is made up for by a longer freeze."""
         began, ran = monotonic(), _QUOTA_PERIOD * share
         while True:
             self._signal(signal.SIGSTOP)
