@@ -11,7 +11,7 @@ The protocol is in `hormesis.core.credit`; here are its frames as bytes, and the
 """
 
 from hormesis.core.credit import Code, Patience, StreamError, Window
-from hormesis.flow.wire.channel import AsgiChannel, Channel, Disconnected, WebSocketsChannel
+from hormesis.flow.wire.channel import AsgiChannel, Channel, Disconnected, WebSocketsChannel, channel_of
 from hormesis.flow.wire.client import Reconnect, connect, receive, send
 from hormesis.flow.wire.codecs import BYTES, JSON, Codec
 from hormesis.flow.wire.endpoint import StreamEndpoint
@@ -40,6 +40,7 @@ __all__ = [
     "StreamError",
     "WebSocketsChannel",
     "Window",
+    "channel_of",
     "connect",
     "receive",
     "receive_stream",

@@ -10,7 +10,8 @@ from hormesis.flow.wire import Reconnect, Window, receive
 
 
 def tell(**facts: object) -> None:
-    print(json.dumps(facts), flush=True)
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 async def main() -> None:

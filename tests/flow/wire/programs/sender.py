@@ -12,11 +12,12 @@ import uvicorn
 
 from hormesis.flow.wire import StreamEndpoint
 
-made = 0
+made: list[int] = []
 
 
 def tell(**facts: object) -> None:
-    print(json.dumps(facts), flush=True)
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 def memory() -> int:
@@ -25,10 +26,9 @@ def memory() -> int:
 
 
 async def orders(scope: Any) -> AsyncIterator[dict[str, Any]]:
-    global made
     number, size = int(sys.argv[2]), int(sys.argv[3])
     for order in range(1, number + 1):
-        made += 1
+        made.append(order)
         yield {"order": order, "text": "x" * size}
 
 
@@ -46,7 +46,7 @@ async def main() -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         match line.strip():
             case "made":
-                tell(made=made)
+                tell(made=len(made))
             case "memory":
                 tell(memory=memory())
             case "streams":
