@@ -376,3 +376,10 @@ def test_limits_stay_within_their_bounds(rule: type[Vegas], start: int, windows:
         found.update(window)
         assert math.isfinite(found.limit)
         assert 2 <= found.limit <= 50
+
+
+def test_a_window_that_nobody_took_for_an_hour_is_not_an_hour_of_growth() -> None:
+    """After a pause the limit goes on from where it was, by a second's worth."""
+    found = QueueDelay(start=20, least=1, most=10_000, target=0.04)
+    found.update(Window(seconds=3600.0, ended=5, latency_mean=0.1, in_flight_max=20, limited=True, delay=0.0))
+    assert found.limit == 30

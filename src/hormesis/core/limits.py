@@ -20,6 +20,9 @@ from hormesis.core.admission import Lock
 
 __all__ = ["Algorithm", "Fixed", "Move", "QueueDelay", "Window", "Windowing"]
 
+_LONGEST = 1.0
+"""Seconds of a window that count at most."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -217,7 +220,8 @@ class QueueDelay:
         delay = window.delay
         if delay is None:
             return
-        trips = window.seconds / window.latency_mean if window.latency_mean else 1.0
+        # A window that nobody took for an hour is no hour of observations.
+        trips = min(window.seconds, _LONGEST) / window.latency_mean if window.latency_mean else 1.0
         if delay < self.target:
             if window.limited or window.in_flight_max >= self.limit / 2:
                 self.limit = min(self.most, self.limit + trips * max(0.001 * self.limit, 1.0))
