@@ -178,7 +178,7 @@ def test_whoever_is_cancelled_while_waiting_loses_nothing(sweep: Callable[..., i
 
 
 def test_nothing_is_lost_between_a_queue_and_who_stops(sweep: Callable[..., int], nothing_left: Nothing) -> None:
-    """Wherever a block over the publisher of a queue is cancelled, each item was had, is undelivered, or is put back."""
+    """Wherever a block over the publisher of a queue is cancelled, each item was had, is undelivered, or put back."""
 
     async def journey(start: Callable[..., asyncio.Task[Any]]) -> None:
         queue, had = Queue[int](10, overflow="block"), []
@@ -330,11 +330,11 @@ def test_requests_and_cancel_from_threads() -> None:
         probe, bad = Probe(), Probe(at_first=1)
         publisher_of(ticking(100, 0.001)).subscribe(probe)
         publisher_of(ticking(100, 3600)).subscribe(bad)
-        await asyncio.gather(
-            *(asyncio.to_thread(probe.request, 1) for _ in range(10)), asyncio.to_thread(bad.request, 0)
-        )
-        while len(probe.items) < 10 or not bad.has_ended():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(bad.request, 0)
+        await asyncio.gather(*(asyncio.to_thread(probe.request, 1) for _ in range(10)))
+        async with asyncio.timeout(20):
+            while len(probe.items) < 10 or not bad.has_ended():  # noqa: ASYNC110  nobody else could tell
+                await asyncio.sleep(0.001)
         assert isinstance(bad.error, RuleBroken)
         await asyncio.to_thread(probe.cancel)
         await asyncio.sleep(0.01)
@@ -344,7 +344,7 @@ def test_requests_and_cancel_from_threads() -> None:
         return left
 
     left = asyncio.run(main())
-    assert left.signals == ["on_subscribe"] or left.signals == ["on_subscribe", "on_error"]
+    assert left.signals == ["on_subscribe", "on_error"]
     left.request(1)
     left.cancel()
 

@@ -118,7 +118,7 @@ class _Pumped:
         self._signal(self._subscriber.on_subscribe, self)
         self._pump = self._loop.create_task(self._run(), name="publisher")
         _pumps.add(self._pump)
-        self._pump.add_done_callback(_pumps.discard)
+        self._pump.add_done_callback(self._ended)
 
     def request(self, n: int, /) -> None:
         """Ask for `n` more; see `Subscription`."""
@@ -173,7 +173,7 @@ class _Pumped:
             if self._broken is not None:
                 self._end("on_error", self._broken)
             elif not self._cancelled:
-                self._end("on_error", HormesisError("the publisher was cancelled by its loop or its source"))
+                self._end("on_error", _cut())
                 raise
         except Exception as error:
             self._end("on_error", error)
@@ -184,6 +184,11 @@ class _Pumped:
             self._demand.clear()
             if source is not None:
                 await self._close(source)
+
+    def _ended(self, pump: asyncio.Task[None]) -> None:
+        _pumps.discard(pump)
+        # Only a loop that ends before its task has begun leaves something to be told.
+        self._end("on_error", _cut())
 
     async def _close(self, source: Source) -> None:
         try:
@@ -269,6 +274,10 @@ class _Pumped:
             self._undelivered(item)
         except Exception:
             logging.getLogger("hormesis.flow").exception("%r raised", self._undelivered)
+
+
+def _cut() -> HormesisError:
+    return HormesisError("the publisher was cancelled by its loop or its source")
 
 
 def _made(source: Any) -> Any:
