@@ -349,6 +349,25 @@ def test_requests_and_cancel_from_threads() -> None:
     left.cancel()
 
 
+def test_cancelling_after_the_loop_was_closed() -> None:
+    """A loop that was closed under its streams lets subscribers go."""
+    loop = asyncio.new_event_loop()
+    probe = Probe(at_first=1)
+
+    async def main() -> None:
+        publisher_of(ticking(100, 3600)).subscribe(probe)
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+    pump: Any = probe.subscription
+    loop.close()
+    probe.request(1)
+    probe.cancel()
+    assert (probe.signals, pump._subscriber) == (["on_subscribe"], None)
+    pump._pump._log_destroy_pending = False
+    pump._pump.get_coro().close()
+
+
 def test_the_end_of_a_loop_ends_its_streams() -> None:
     """Subscribers are told when the loop of their publisher ends."""
 

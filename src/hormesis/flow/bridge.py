@@ -199,8 +199,7 @@ class Received(AsyncIterator[T]):
         await self.aclose()
 
     def __del__(self) -> None:
-        if hasattr(self, "_inlet"):
-            self._inlet.cancel()
+        self._inlet.cancel()
 
 
 async def feed(

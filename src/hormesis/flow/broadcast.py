@@ -207,6 +207,7 @@ class _Branch:
         self._broadcast = broadcast
         self._demand = Demand(threading.Lock())
         self._serial = Serial(threading.Lock())
+        self._ending = threading.Lock()
         self._begun = False
         self._over = False
         self._cancelled = False
@@ -253,16 +254,19 @@ class _Branch:
 
     def end(self, error: BaseException | None) -> None:
         """End it, after what is in the buffer."""
-        self._error = error
-        self._over = True
+        with self._ending:
+            if not self._at_once:
+                self._error = error
+                self._over = True
         self._drain()
 
     def fail(self, error: ReaderTooSlow | RuleBroken | ConfigurationError) -> bool:
         """End it at once; False when it has ended already."""
-        if self._at_once or self._cancelled:
-            return False
-        self._error = error
-        self._at_once = self._over = True
+        with self._ending:
+            if self._at_once or self._cancelled:
+                return False
+            self._error = error
+            self._at_once = self._over = True
         self._drain()
         return True
 
