@@ -296,14 +296,14 @@ def judged(outcome: Outcome, scenario: Scenario, rows: list[list[float]], sample
     outcome.good_at = sorted(row[2] for row in rows if good(row))
     within = [row for row in answered if begin <= row[2] < end]
     arrived = [row for row in rows if begin <= row[0] < end]
-    had = capacity_at(outcome.capacity, scenario, end) * (scenario.had if not scenario.changes else 1.0)
+    had = capacity_at(outcome.capacity, scenario, end) * scenario.had
     seconds = range(round(begin), round(end))
     could = sum(min(had, sum(second <= row[0] < second + 1 for row in arrived)) for second in seconds)
     outcome.goodput = _between(outcome.good_at, begin, end) / could
     outcome.throughput = len(within) / scenario.measured / outcome.capacity
     latencies = sorted(row[2] - row[0] for row in within)
     outcome.p50, outcome.p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
-    outcome.settled = settled_after(outcome.good_at, scenario.step, end)
+    outcome.settled = settled_after(outcome.good_at, scenario.step, scenario.until or end)
     outcome.shed = sum(row[3] >= 500 for row in arrived) / len(arrived)
     outcome.unanswered = sum(row[3] in (TIMED_OUT, GONE) for row in arrived) / len(arrived)
     outcome.lag = percentile(sorted(row[1] for row in rows), 0.99)

@@ -19,25 +19,20 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import NormalDist
 from time import monotonic, process_time, thread_time
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any
 
 import uvicorn
 import uvloop
-from arms import Limit, protect
+from arms import App, Limit, Receive, Scope, Send, answer, protect
 from client import Client
 from place import die_with_parent, take
 
 from hormesis.headers import request_id_headers, request_id_of
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Any]]
-Send: TypeAlias = Callable[[Any], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _DECK = 200
 _SAMPLE_EVERY = 0.1
@@ -87,22 +82,12 @@ class Service:
             self.in_flight -= 1
 
 
-def answered(status: int, body: bytes) -> list[dict[str, Any]]:
-    """What an ASGI application sends for a short answer."""
-    headers = [(b"content-length", b"%d" % len(body))]
-    return [
-        {"type": "http.response.start", "status": status, "headers": headers},
-        {"type": "http.response.body", "body": body},
-    ]
-
-
 def working(service: Service) -> App:
     """The service that has the work."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await service.work()
-        for message in answered(200, b"ok"):
-            await send(message)
+        await answer(send, 200, b"ok")
 
     return app
 
@@ -123,8 +108,7 @@ def calling(spec: dict[str, Any]) -> App:
             began = monotonic()
             status = await clients[0].get("/work", headers, spec["timeout"])
             good = good and status == 200 and monotonic() - began <= spec["slo"]
-        for message in answered(200 if good else 502, b"ok" if good else b"no"):
-            await send(message)
+        await answer(send, 200 if good else 502, b"ok" if good else b"no")
 
     return app
 
@@ -136,8 +120,7 @@ def controlled(app: App, service: Service | None) -> App:
         if scope["type"] == "http" and scope["path"] == "/control":
             if service is not None:
                 service.changes = json.loads(scope["query_string"].decode().replace("%22", '"').replace("%20", " "))
-            for message in answered(200, b"ok"):
-                await send(message)
+            await answer(send, 200, b"ok")
             return
         await app(scope, receive, send)
 

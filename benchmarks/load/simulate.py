@@ -31,7 +31,7 @@ from measures import jain, max_min_shares, percentile, settled_after
 from hormesis.core import limits
 from hormesis.core.admission import NullLock
 from hormesis.core.latency_limits import AIMD, Gradient2, Vegas
-from hormesis.core.shedder import ShedderMachine, ShedPermit, ShedWaiter
+from hormesis.core.shedder import ShedPermit, ShedWaiter
 from hormesis.patterns.load_shedder import LoadShedder
 from hormesis.priority import Criticality, cohort_of
 
@@ -101,6 +101,71 @@ class Processor:
             self._free += 1
 
 
+class EventLoop(Processor):
+    """A processor with one server that works in rounds, as event loops do.
+
+    What happens during a round is looked at when it is over: requests that came, then timers that are due. What these
+    make ready to run runs in the next round. So everything that takes two steps waits for two rounds.
+    """
+
+    __slots__ = ("_arrived", "_rang", "_ready", "_running")
+
+    def __init__(self, world: World, servers: int) -> None:
+        super().__init__(world, servers)
+        self._ready: list[_Step] = []
+        self._arrived: list[_Step] = []
+        self._rang: list[_Step] = []
+        self._running = False
+
+    def submit(self, work: Callable[[], float], done: Callable[[float], None]) -> None:
+        """Have something run in the next round."""
+        self._ready.append((self._world.now, work, done))
+        self._wake()
+
+    def arrive(self, work: Callable[[], float], done: Callable[[float], None]) -> None:
+        """Something came over the network."""
+        self._arrived.append((self._world.now, work, done))
+        self._wake()
+
+    def ring(self, done: Callable[[float], None]) -> None:
+        """A timer is due."""
+        self._rang.append((self._world.now, lambda: 0.0, done))
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._running:
+            self._running = True
+            self._world.later(0.0, self._round)
+
+    def _round(self) -> None:
+        steps = self._ready + self._arrived + self._rang
+        self._ready, self._arrived, self._rang = [], [], []
+        self._running = bool(steps)
+        if steps:
+            self._step(steps, 0)
+
+    def _step(self, steps: list[_Step], number: int) -> None:
+        if number == len(steps):
+            self._world.later(0.0, self._round)
+            return
+        at, work, done = steps[number]
+        seconds = work()
+        self.busy += seconds
+        waited = self._world.now - at
+
+        def end() -> None:
+            done(waited)
+            self._step(steps, number + 1)
+
+        if seconds:
+            self._world.later(seconds, end)
+        else:
+            end()
+
+
+_Step: TypeAlias = tuple[float, Callable[[], float], Callable[[float], None]]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """What a request costs, and what it is to achieve.
@@ -112,6 +177,9 @@ class Service:
         servers: Processors.
         slowing: What each request in flight above twenty adds to every request's work, as a share of it.
         slo: Seconds within which an answer is good.
+        loop: Whether it is an event loop. Then a request waits for two rounds until it is looked at (its bytes are
+            read, its task begins), and for two when its I/O is done (the timer rings, the task goes on).
+        around: Seconds of processor time that an event loop needs to read a request, also one that is turned away.
     """
 
     io: float = 0.090
@@ -120,11 +188,13 @@ class Service:
     servers: int = 2
     slowing: float = 0.0
     slo: float = 0.250
+    loop: bool = False
+    around: float = 0.0
 
     @property
     def capacity(self) -> float:
         """Requests a second that it can do at most."""
-        return self.servers / self.work
+        return self.servers / (self.work + self.around)
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -177,12 +247,25 @@ class Admission(Protocol):
 class Server:
     """A service behind an admission."""
 
-    __slots__ = ("_io", "_mu", "_random", "_sigma", "_work", "admission", "in_flight", "processor", "service", "world")
+    __slots__ = (
+        "_io",
+        "_loop",
+        "_mu",
+        "_random",
+        "_sigma",
+        "_work",
+        "admission",
+        "in_flight",
+        "processor",
+        "service",
+        "world",
+    )
 
     def __init__(self, world: World, service: Service, seed: object) -> None:
         self.world = world
         self.service = service
-        self.processor = Processor(world, service.servers)
+        self._loop = EventLoop(world, 1) if service.loop else None
+        self.processor: Processor = self._loop or Processor(world, service.servers)
         self.admission: Admission = Unlimited()
         self.in_flight = 0
         self._random = random.Random(f"{seed}/service")
@@ -199,11 +282,26 @@ class Server:
 
     def arrive(self, request: Request) -> None:
         """Take a request in, queue it, or turn it away."""
+        loop = self._loop
+        if loop is None:
+            self._decide(request)
+        else:
+            task = functools.partial(loop.submit, lambda: self.service.around / 2, lambda _: self._decide(request))
+            loop.arrive(lambda: self.service.around / 2, lambda _: task())
+
+    def _decide(self, request: Request) -> None:
         said = self.admission.arrive(request)
         if said == "admitted":
             self.start(request)
         elif said == "refused":
             self.refuse(request)
+
+    def resume(self, request: Request) -> None:
+        """Begin with a request that has waited; in an event loop its task runs in the next round."""
+        if self._loop is None:
+            self.start(request)
+        else:
+            self._loop.submit(lambda: 0.0, lambda _: self.start(request))
 
     def start(self, request: Request) -> None:
         """Begin with a request that was admitted."""
@@ -211,9 +309,13 @@ class Server:
         self.in_flight += 1
         # What is added to the mean shifts the whole distribution: the dependency takes longer by so much.
         waits = self.service.io * self._random.lognormvariate(self._mu, self._sigma) + self._io - self.service.io
-        self.world.later(
-            waits, functools.partial(self.processor.submit, self._needs, functools.partial(self._end, request))
-        )
+        burns = functools.partial(self.processor.submit, self._needs, functools.partial(self._end, request))
+        self._ring_after(waits, burns)
+
+    def _ring_after(self, seconds: float, then: Callable[[], None]) -> None:
+        """Have something happen after a while; in an event loop that is seen at the end of a round."""
+        loop = self._loop
+        self.world.later(seconds, then if loop is None else functools.partial(loop.ring, lambda _: then()))
 
     def _needs(self) -> float:
         slowed = 1 + self.service.slowing * max(0, self.in_flight - 20)
@@ -233,10 +335,15 @@ class Server:
             request.ended(request)
 
     def _probe(self) -> None:
-        self.processor.submit(lambda: 0.0, self._probed)
+        if self._loop is None:
+            self.processor.submit(lambda: 0.0, self._probed)
+        else:
+            self._loop.ring(self._probed)
 
     def _probed(self, waited: float) -> None:
-        self.admission.delayed(waited)
+        # A sample stands for all the time since the last one, as that of `hormesis.inbound.signals` does.
+        for _ in range(min(100, 1 + round(waited / _PROBE))):
+            self.admission.delayed(waited)
         self.world.later(_PROBE, self._probe)
 
 
@@ -311,13 +418,11 @@ class Limited:
 class Shed:
     """Our load shedder: its machine, and what its shell does in a service."""
 
-    def __init__(self, server: Server, shedder: LoadShedder, algorithm: limits.Algorithm | None = None) -> None:
+    def __init__(self, server: Server, settings: LoadShedder) -> None:
         self._server = server
         self._world = server.world
         self._slo = server.service.slo
-        terms = shedder._terms()
-        algorithm = algorithm or shedder.algorithm()
-        self.machine = ShedderMachine(terms, algorithm, now=server.world.now, lock=NullLock)
+        self.machine = settings.machine(now=server.world.now)
 
     @property
     def limit(self) -> float:
@@ -351,7 +456,7 @@ class Shed:
         if waiter.permit is None:
             self._server.refuse(request)
         else:
-            self._server.start(request)
+            self._server.resume(request)
 
     def _waited(self, request: Request, waiter: ShedWaiter) -> None:
         if waiter.place is not None:
@@ -378,9 +483,9 @@ def fixed(limit: int) -> Arm:
     return lambda server: Limited(server, limits.Fixed(limit))
 
 
-def shedder(algorithm: Callable[[], limits.Algorithm] | None = None) -> Arm:
-    """Our load shedder with its default settings, but for the objective; or with another algorithm."""
-    return lambda server: Shed(server, LoadShedder(objective=server.service.slo), algorithm and algorithm())
+def shedder(**settings: Any) -> Arm:
+    """Our load shedder: with its default settings, but for the objective; or with others."""
+    return lambda server: Shed(server, LoadShedder(objective=server.service.slo, **settings))
 
 
 def alone(algorithm: Callable[[], limits.Algorithm], window: float) -> Arm:
@@ -397,9 +502,9 @@ FIXED = (16, 20, 24, 28, 32, 38, 46)
 ARMS: dict[str, Arm] = {
     "none": lambda _: Unlimited(),
     "hormesis": shedder(),
-    "vegas": shedder(lambda: Vegas(**_BOUNDS)),
-    "gradient2": shedder(lambda: Gradient2(**_BOUNDS)),
-    "aimd": shedder(lambda: AIMD(**_BOUNDS)),
+    "vegas": shedder(limit="vegas"),
+    "gradient2": shedder(limit="gradient2"),
+    "aimd": shedder(limit="aimd"),
     "queue-delay alone": alone(lambda: limits.QueueDelay(**_BOUNDS, target=0.040), 0.1),
     "vegas alone": alone(lambda: Vegas(**_BOUNDS), 1.0),
     "gradient2 alone": alone(lambda: Gradient2(**_BOUNDS), 1.0),
@@ -588,14 +693,13 @@ class Run:
         arrived = [request for request in self.requests if begin <= request.at < scenario.end - 1.0]
         answered = [request for request in self.requests if request.answered_at >= begin]
         latencies = sorted(request.latency for request in answered)
-        end = scenario.end if scenario.step < begin else begin
         traced = [limit for at, limit in self.trace if at >= begin]
         return Result(
             goodput=sum(at >= begin for at in self.whole) / scenario.measured / capacity / scenario.offered,
             answered=len(answered) / scenario.measured / capacity,
             p50=percentile(latencies, 0.5),
             p99=percentile(latencies, 0.99),
-            settled=settled_after(self.whole, scenario.step, end),
+            settled=settled_after(self.whole, scenario.step, scenario.end, within=20.0),
             shed=sum(request.refused for request in arrived) / len(arrived),
             fairness=self._fairness(arrived, scenario.measured - 1.0),
             limit=statistics.fmean(traced),
@@ -654,6 +758,7 @@ def main() -> None:
     parser.add_argument("--only", help="scenarios whose names begin so, with commas between")
     parser.add_argument("--arms", help=f"of fixed (the best of {FIXED}), fixed-N, {', '.join(ARMS)}")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--loop", action="store_true", help="an event loop on one core, as server.py is")
     parser.add_argument("--trace", action="store_true", help="print the limit of each fifth second")
     arguments = parser.parse_args()
     wanted = arguments.only.split(",") if arguments.only else [""]
@@ -661,6 +766,9 @@ def main() -> None:
     for name, scenario in SCENARIOS.items():
         if not any(name.startswith(each) for each in wanted):
             continue
+        if arguments.loop:
+            as_real = dataclasses.replace(scenario.service, servers=1, work=0.005, around=0.00013, loop=True)
+            scenario = dataclasses.replace(scenario, service=as_real)  # noqa: PLW2901
         print(f"{name}: {scenario.service}")
         for arm in arms:
             started = time.perf_counter()
