@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["nats", "postgresql", "rabbitmq", "redis"]
+__all__ = ["RabbitMQ", "nats", "postgresql", "rabbitmq", "redis"]
 
 _PATIENCE = 180.0
 """Seconds that a server has for its start, and its end: RabbitMQ takes five, and minutes where others compute."""
@@ -99,16 +99,25 @@ def nats() -> Iterator[str]:
             yield addresses()[0]
 
 
+class RabbitMQ(str):
+    """The URL of a RabbitMQ of ours."""
+
+    environment: Mapping[str, str]
+
+    def control(self, *words: str) -> None:
+        """Run `rabbitmqctl`."""
+        _run([_RABBITMQ.with_name("rabbitmqctl"), *words], self.environment)
+
+
 @contextlib.contextmanager
-def rabbitmq(memory_max: str = "1GB") -> Iterator[str]:
+def rabbitmq(memory_max: str = "1GB") -> Iterator[RabbitMQ]:
     """Start a RabbitMQ, and give its URL.
 
     Args:
         memory_max: Above that it blocks the connections of whoever publishes.
     """
-    program = _RABBITMQ if _RABBITMQ.exists() else shutil.which("rabbitmq-server")
     names = shutil.which("epmd")
-    if program is None or names is None:
+    if not _RABBITMQ.exists() or names is None:
         raise FileNotFoundError(
             "no RabbitMQ: Debian's package rabbitmq-server is not installed; `make servers` (as root) brings it"
         )
@@ -143,9 +152,11 @@ def rabbitmq(memory_max: str = "1GB") -> Iterator[str]:
         register: list[str | Path] = [names, "-port", str(names_port), "-address", "127.0.0.1"]
         with (
             _server(register, lambda: _accepts(names_port), directory, signal.SIGTERM, environment, "names.log"),
-            _server([program], lambda: _accepts(port), directory, signal.SIGTERM, environment),
+            _server([_RABBITMQ], lambda: _accepts(port), directory, signal.SIGTERM, environment),
         ):
-            yield f"amqp://guest:guest@127.0.0.1:{port}/"
+            made = RabbitMQ(f"amqp://guest:guest@127.0.0.1:{port}/")
+            made.environment = environment
+            yield made
 
 
 def _nats_server() -> Path:
@@ -194,12 +205,19 @@ def _user() -> str | None:
     return _UNPRIVILEGED if os.geteuid() == 0 else None
 
 
-def _run(command: Sequence[str | Path]) -> None:
+def _run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(
-        command, user=_user(), cwd="/", capture_output=True, text=True, timeout=_PATIENCE, check=False
+        command,
+        user=_user(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+        env=environment,
     )
     if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {done.stderr}")
+        raise RuntimeError(f"{command[0]} failed: {done.stderr or done.stdout}")
 
 
 @contextlib.contextmanager

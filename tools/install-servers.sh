@@ -6,7 +6,7 @@
 set -eu
 
 rabbitmq=/usr/lib/rabbitmq/bin/rabbitmq-server
-if [ -x "$rabbitmq" ] || command -v rabbitmq-server >/dev/null 2>&1; then
+if [ -x "$rabbitmq" ]; then
   echo "rabbitmq-server is here already"
   exit 0
 fi

@@ -446,13 +446,13 @@ def test_reasons_for_waiting() -> None:
         pace.hold("blocked")
         pace.flow(True)
         pace.wait_for(3)
-        ready = asyncio.ensure_future(pace.ready())
+        waiting = asyncio.gather(*(pace.ready() for _ in range(3)))
         await asyncio.sleep(1)
         pace.release("blocked")
         await asyncio.sleep(4)
-        assert not ready.done()
+        assert not waiting.done()
         pace.flow(False)
-        await ready
+        await waiting
         assert asyncio.get_running_loop().time() == 5
         assert not pace.held
         pace.wait_for(2)

@@ -78,7 +78,10 @@ class Pace:
         """Wait until nothing holds it."""
         loop = asyncio.get_running_loop()
         while self._reasons or loop.time() < self._until:
-            self._changed = changed = asyncio.Event()
+            # One event for all who wait now; the next who wait find it set, and make another.
+            if self._changed is None or self._changed.is_set():
+                self._changed = asyncio.Event()
+            changed = self._changed
             left = None if self._reasons else self._until - loop.time()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):

@@ -282,7 +282,13 @@ class Consumer:
     async def __aenter__(self) -> Consumer:
         if self._tasks:
             raise ConfigurationError("this consumer is in use; each use takes a consumer of its own")
-        await self.transport.open(self.room)
+        try:
+            await self.transport.open(self.room)
+        except BaseException:
+            # What is open by half would stay so.
+            with contextlib.suppress(Exception):
+                await self.transport.close()
+            raise
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._pull()), loop.create_task(self._beat())]
         return self
