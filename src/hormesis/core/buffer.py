@@ -136,6 +136,7 @@ class BufferMachine(Generic[T]):
     __slots__ = (
         "_bytes",
         "_called_takers",
+        "_counts_only",
         "_drainers",
         "_dropped",
         "_expiring",
@@ -172,6 +173,7 @@ class BufferMachine(Generic[T]):
         self._places: dict[Hashable, Entry[T]] | None = {} if overflow == "conflate" else None
         self._lock = lock
         self._marks = marks
+        self._counts_only = max_bytes is None and self._places is None and marks is None
         self._items: deque[Entry[T]] = deque()
         self._bytes = 0
         self._expiring = False
@@ -238,8 +240,9 @@ class BufferMachine(Generic[T]):
         """
         with self._lock:
             refused = self._put(entry, now, turn)
-            woken = self._call() if self._takers or self._putters else ()
-        self._wake(woken)
+            woken = self._call() if self._takers or self._putters else None
+        if woken:
+            self._wake(woken)
         return refused
 
     def take(self, now: float, turn: Turn | None = None) -> Entry[T] | None:
@@ -251,8 +254,9 @@ class BufferMachine(Generic[T]):
         """
         with self._lock:
             entry = self._take(now, turn)
-            woken = self._call() if self._takers or self._putters or self._drainers else ()
-        self._wake(woken)
+            woken = self._call() if self._takers or self._putters or self._drainers else None
+        if woken:
+            self._wake(woken)
         return entry
 
     def put_back(self, entry: Entry[T]) -> None:
@@ -330,6 +334,13 @@ class BufferMachine(Generic[T]):
         promised = turn is not None and self._arrive(turn)
         if self.closed:
             return "closed"
+        if self._counts_only and not self._putters and len(self._items) + self._reserved_items < self.max_items:
+            # What most items go by: there is room, and nothing but their number counts.
+            self._items.append(entry)
+            self._bytes += entry.size
+            self._put_count += 1
+            self._expiring = self._expiring or entry.expires is not None
+            return None
         if self.max_bytes is not None and entry.size > self.max_bytes:
             return "too large"
         if not promised and not self._fits(entry):

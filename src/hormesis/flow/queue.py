@@ -160,8 +160,8 @@ class Queue(Generic[T]):
             QueueClosed: It is closed.
             ItemTooLarge: The item alone has more bytes than may be waiting.
         """
-        entry = self._entry(item, expires_in)
-        refused = self._machine.put(entry, self._now())
+        entry = Entry(item) if self._plain and expires_in is None else self._entry(item, expires_in)
+        refused = self._machine.put(entry, self._clock.now() if self._timed else 0.0)
         if self._machine.outbox:
             self._tell()
         return refused is None or self._refused(refused, entry)
@@ -178,8 +178,8 @@ class Queue(Generic[T]):
             TimedOut: There was no room in that time.
             QueueFull, QueueClosed, ItemTooLarge: As `put_nowait`, where it does not wait.
         """
-        entry = self._entry(item, expires_in)
-        refused = self._machine.put(entry, self._now())
+        entry = Entry(item) if self._plain and expires_in is None else self._entry(item, expires_in)
+        refused = self._machine.put(entry, self._clock.now() if self._timed else 0.0)
         if refused == "full" and self._blocks:
             refused = self._wait_for_room(entry, timeout)
         if self._machine.outbox:
@@ -188,8 +188,8 @@ class Queue(Generic[T]):
 
     async def aput(self, item: T, *, expires_in: float | str | None = None, timeout: Duration | None = None) -> bool:
         """Put an item from a task, as `put` does. One that is cancelled has put nothing."""
-        entry = self._entry(item, expires_in)
-        refused = self._machine.put(entry, self._now())
+        entry = Entry(item) if self._plain and expires_in is None else self._entry(item, expires_in)
+        refused = self._machine.put(entry, self._clock.now() if self._timed else 0.0)
         if refused == "full" and self._blocks:
             refused = await self._wait_for_room_async(entry, timeout)
         if self._machine.outbox:
@@ -214,7 +214,7 @@ class Queue(Generic[T]):
             QueueEmpty: There is none, or none that is not kept for somebody who has waited for it.
             QueueClosed: There is none, and none will come.
         """
-        entry = self._machine.take(self._now())
+        entry = self._machine.take(self._clock.now() if self._timed else 0.0)
         if self._machine.outbox:
             self._tell()
         if entry is None:
@@ -231,14 +231,14 @@ class Queue(Generic[T]):
             TimedOut: There was none in that time.
             QueueClosed: There is none, and none will come.
         """
-        entry = self._machine.take(self._now())
+        entry = self._machine.take(self._clock.now() if self._timed else 0.0)
         if self._machine.outbox:
             self._tell()
         return (self._wait_for_item(timeout) if entry is None else entry).item
 
     async def aget(self, *, timeout: Duration | None = None) -> T:
         """Take an item in a task, as `get` does. One that is cancelled has taken nothing."""
-        entry = self._machine.take(self._now())
+        entry = self._machine.take(self._clock.now() if self._timed else 0.0)
         if self._machine.outbox:
             self._tell()
         return (await self._wait_for_item_async(timeout) if entry is None else entry).item
@@ -311,8 +311,6 @@ class Queue(Generic[T]):
         return self._clock.now() if self._timed else 0.0
 
     def _entry(self, item: T, expires_in: float | str | None) -> Entry[T]:
-        if self._plain and expires_in is None:
-            return Entry(item)
         size = 0 if self._size is None else measured(self._size, item)
         return Entry(item, size, self._expires(expires_in), None if self._key is None else self._key(item))
 
