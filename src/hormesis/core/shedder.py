@@ -583,6 +583,7 @@ class ShedderMachine:
             overloaded = now - self._queue_since >= _OVERLOADED_AFTER or self._bound_windows >= _OVERLOADED_WINDOWS
         if overloaded is not self.overloaded:
             self.overloaded = overloaded
+            self._look_at = now + _WINDOW
             self._ranks.begin()
             self._rank_anew()
 
