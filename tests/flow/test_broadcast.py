@@ -112,6 +112,33 @@ def test_an_end_comes_after_what_is_waiting() -> None:
         assert subscribed(broadcast, Probe()).signals == ["on_subscribe", last]
 
 
+def test_a_bad_request_after_the_end() -> None:
+    """Whoever was disconnected, or has broken a rule, gets no second end."""
+    broadcast = Broadcast[int](1, slow="disconnect")
+    probe = subscribed(broadcast, Probe())
+    probe.request(0)
+    probe.request(-1)
+    broadcast.publish(1)
+    broadcast.complete()
+    assert probe.signals == ["on_subscribe", "on_error"]
+
+
+def test_falling_behind_within_a_signal() -> None:
+    """A subscriber that is given its items, and falls behind just then, is told once."""
+    broadcast = Broadcast[int](1, slow="disconnect")
+
+    class Publishing(Probe):
+        def on_next(self, item: Any) -> None:
+            super().on_next(item)
+            for more in range(3):
+                broadcast.publish(more)
+            broadcast.complete()
+
+    probe = subscribed(broadcast, Publishing(at_first=1))
+    broadcast.publish(9)
+    assert probe.signals == ["on_subscribe", "on_next", "on_error"]
+
+
 def test_subscribers_are_bounded() -> None:
     """One too many is refused by signals, and one that has gone makes room."""
     broadcast = Broadcast[int](1, slow="disconnect", max_subscribers=1)

@@ -459,6 +459,26 @@ def test_a_buffer_that_drops() -> None:
     run_virtual(main())
 
 
+def test_a_buffer_at_its_end() -> None:
+    """What is in it comes out before the end does."""
+    assert run_virtual(all_of(Pipeline(range(3)).buffer(9, overflow="drop oldest"))) == [0, 1, 2]
+
+
+def test_closing_what_has_not_begun(nothing_left: Nothing) -> None:
+    """Nothing was taken, and nothing is left."""
+
+    async def main() -> None:
+        source = Counted(3)
+        stream = Pipeline(source).map(Work(), concurrency=2).batch(2, within=1).open()
+        await stream.aclose()
+        assert (source.taken, stream.undelivered) == (0, [])
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        nothing_left()
+
+    run_virtual(main())
+
+
 def test_a_buffer_that_fails() -> None:
     """What was in it comes out, then the error; the item that found no room is undelivered."""
 

@@ -287,6 +287,52 @@ def test_patience_of_tasks() -> None:
     run_virtual(main())
 
 
+def test_patience_is_measured_where_one_waits() -> None:
+    """A timeout ends a wait on any loop, also where the queue's own clock stands still."""
+
+    async def main() -> None:
+        queue = blocking(clock=ManualClock())
+        with pytest.raises(TimedOut):
+            await queue.aget(timeout="5s")
+        await queue.aput(1)
+        with pytest.raises(TimedOut):
+            await queue.adrain(timeout="5s")
+        assert asyncio.get_running_loop().time() == 10
+
+    run_virtual(main())
+
+
+def test_what_is_dropped_while_one_waits_is_told() -> None:
+    """Also by a wait that comes to nothing, or is not a wait at all."""
+
+    async def main() -> None:
+        dropped: list[Any] = []
+        queue = blocking(2, clock=VirtualClock(), on_drop=lambda *each: dropped.append(each))
+        queue.put_nowait("old", expires_in=1)
+        queue.put_nowait("new")
+        await asyncio.sleep(1)
+        assert await queue.aget() == "new"
+        assert dropped == [("old", "expired")]
+        taker = asyncio.create_task(queue.aget())
+        await asyncio.sleep(0)
+        queue.put_nowait("brief", expires_in=0)
+        await asyncio.sleep(1)
+        assert dropped[1:] == [("brief", "expired")]
+        queue.put_nowait("at last")
+        assert await taker == "at last"
+        queue.put_nowait("first", expires_in=5)
+        queue.put_nowait("second")
+        with pytest.raises(TimedOut):
+            await queue.aput("third", timeout=2)
+        queue.put_back("before it")
+        putter = asyncio.create_task(queue.aput("third", timeout=4))
+        await asyncio.sleep(10)
+        assert isinstance(putter.exception(), TimedOut)
+        assert [queue.get_nowait(), queue.get_nowait()] == ["before it", "second"]
+
+    run_virtual(main())
+
+
 def test_patience_of_threads() -> None:
     """The same for threads."""
     queue = blocking()
@@ -444,6 +490,15 @@ def test_pausing_and_going_on() -> None:
     assert told == [True, False, True, False]
     heard.assert_happened("flow_paused", times=2, items=8)
     heard.assert_happened("flow_resumed", times=1, items=3, seconds=5.0)
+
+
+def test_pausing_without_being_told() -> None:
+    """Whoever feeds it may look instead."""
+    queue = blocking(2, pause_at=0.5)
+    queue.put_nowait(1)
+    assert queue.paused
+    queue.get_nowait()
+    assert not queue.paused
 
 
 def test_pausing_by_bytes() -> None:

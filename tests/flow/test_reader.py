@@ -237,6 +237,47 @@ def test_a_block_that_does_not_heed_its_cancellation() -> None:
     run_virtual(main())
 
 
+def test_an_error_on_the_way_out() -> None:
+    """What a send raises because it was cut is not what ended the block."""
+
+    async def breaks_when_cut(item: Any) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise ConnectionResetError from None
+
+    async def main() -> None:
+        for max_items, max_wait in ((1, 3600), (9, 1)):
+            with pytest.raises((ReaderTooSlow, ConnectionResetError)):
+                async with Reader(breaks_when_cut, max_items=max_items, max_wait=max_wait, clock=VirtualClock()) as to:
+                    to.offer(1)
+                    await asyncio.sleep(2)
+                    to.offer(2)
+
+    run_virtual(main())
+
+
+def test_too_much_before_it_began() -> None:
+    """Items may be offered before the block, within the same bounds."""
+
+    async def main() -> None:
+        connection = Connection()
+        to = reader(connection)
+        to.offer(1)
+        async with to:
+            pass
+        assert connection.had == [1]
+        to = reader(connection, max_items=1)
+        to.offer(2)
+        with pytest.raises(ReaderTooSlow):
+            to.offer(3)
+        with pytest.raises(ReaderTooSlow):
+            async with to:
+                pass
+
+    run_virtual(main())
+
+
 def test_offers_from_a_thread() -> None:
     """Any thread may offer, and finds out that the reader is too slow."""
     found: list[BaseException] = []

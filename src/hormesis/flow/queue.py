@@ -281,7 +281,8 @@ class Queue(Generic[T]):
                 return
             try:
                 refuse_to_block_a_loop("drain")
-                waiting.wait(patience.left())
+                if not waiting.wait(patience.left()):
+                    raise patience.error()
             finally:
                 self._machine.leave(turn)
 
@@ -294,7 +295,8 @@ class Queue(Generic[T]):
             if not self._machine.await_drained(turn):
                 return
             try:
-                await waiting.wait(patience.left())
+                if not await waiting.wait(patience.left()):
+                    raise patience.error()
             finally:
                 self._machine.leave(turn)
 
@@ -373,7 +375,7 @@ class Queue(Generic[T]):
             turn = Turn(waiting.wake)
             try:
                 self._machine.await_item(turn, again=again)
-                waiting.wait(patience.left())
+                woken = waiting.wait(patience.left())
                 entry = self._machine.take(self._now(), turn)
             finally:
                 self._machine.leave(turn)
@@ -381,6 +383,8 @@ class Queue(Generic[T]):
                 self._tell()
             if entry is not None:
                 return entry
+            if not woken:
+                raise patience.error()
             again = True  # what it was called for has expired
 
     async def _wait_for_item_async(self, timeout: Duration | None) -> Entry[T]:
@@ -393,7 +397,7 @@ class Queue(Generic[T]):
             turn = Turn(waiting.wake)
             try:
                 self._machine.await_item(turn, again=again)
-                await waiting.wait(patience.left())
+                woken = await waiting.wait(patience.left())
                 entry = self._machine.take(self._now(), turn)
             finally:
                 self._machine.leave(turn)
@@ -401,6 +405,8 @@ class Queue(Generic[T]):
                 self._tell()
             if entry is not None:
                 return entry
+            if not woken:
+                raise patience.error()
             again = True
 
     def _timed_out(self, patience: Patience) -> NoReturn:

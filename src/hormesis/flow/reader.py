@@ -261,8 +261,8 @@ class Reader(Generic[T]):
         return True
 
     def _cut(self) -> None:
+        assert self._sender is not None  # noqa: S101
         self._wake_waiting()
-        if self._sender is not None:
-            self._sender.cancel()
-        if self._in_block and self._loop is not None:
-            self._scope.reschedule(self._loop.time())
+        self._sender.cancel()
+        if self._in_block:
+            self._scope.reschedule(asyncio.get_running_loop().time())

@@ -9,6 +9,7 @@ What a stage has taken and not passed on, it can show (`held`): that is what is 
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import enum
 import inspect
@@ -53,16 +54,17 @@ _BREATH = 32
 """Items that are taken in a row from a source that never waits, before others get the loop."""
 
 
-class Stage:
+class Stage(abc.ABC):
     """One stage. `pull` returns the next item, or `END`, then and from then on."""
 
-    name: ClassVar[str] = "stage"
+    name: ClassVar[str]
 
+    @abc.abstractmethod
     async def pull(self) -> Any:
         """Return the next item, or `END`."""
-        raise NotImplementedError
+        ...
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027  most stages have nothing to end
         """End what goes on here; nobody pulls any more."""
 
     def held(self) -> list[Any]:
@@ -311,19 +313,20 @@ class Crossing(Stage):
             self._over = True
             self._changed.set()
 
+    @abc.abstractmethod
     async def _feed(self) -> None:
         """Pull while there is room; returns at the end."""
-        raise NotImplementedError
+        ...
 
     def _finished(self) -> bool:
         """Whether nothing comes any more."""
         return self._over
 
-    def _has_next(self) -> bool:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _has_next(self) -> bool: ...
 
-    def _next(self) -> Any:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _next(self) -> Any: ...
 
 
 class Handover(Crossing):
@@ -578,8 +581,8 @@ class Concurrent(Crossing):
         """An item has failed: nothing more is begun, and what comes after it is given up."""
         slot.state, slot.error = "failed", error
         self._broken = True
-        if self._feeder is not None:
-            self._feeder.cancel()
+        assert self._feeder is not None  # noqa: S101
+        self._feeder.cancel()
         slots = list(self._slots)
         for other in slots[slots.index(slot) + 1 :] if self._ordered else slots:
             if other is not slot and other.task is not None:

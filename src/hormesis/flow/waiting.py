@@ -41,12 +41,13 @@ class InTask:
             return False
         return True
 
-    async def wait(self, limit: float = math.inf) -> None:
-        """Wait until somebody wakes it, or so many seconds are over."""
+    async def wait(self, limit: float = math.inf) -> bool:
+        """Wait until somebody wakes it, or so many seconds are over; returns whether somebody did."""
         if limit == math.inf:
             await self._future
         elif not self._future.done():
             await asyncio.wait([self._future], timeout=max(0.0, limit))
+        return self._future.done()
 
     def _set(self) -> None:
         if not self._future.done():
@@ -65,9 +66,9 @@ class InThread:
         """Let the thread go on."""
         self._woken.set()
 
-    def wait(self, limit: float = math.inf) -> None:
-        """Wait until somebody wakes it, or so many seconds are over."""
-        self._woken.wait(None if limit == math.inf else min(max(0.0, limit), threading.TIMEOUT_MAX))
+    def wait(self, limit: float = math.inf) -> bool:
+        """Wait until somebody wakes it, or so many seconds are over; returns whether somebody did."""
+        return self._woken.wait(None if limit == math.inf else min(max(0.0, limit), threading.TIMEOUT_MAX))
 
 
 class Patience:
