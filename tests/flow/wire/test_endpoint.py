@@ -464,3 +464,23 @@ def test_reasons_for_waiting() -> None:
         assert asyncio.get_running_loop().time() == 7 + 3600
 
     run_virtual(main())
+
+
+def test_a_giant_message_is_not_kept() -> None:
+    """A message far beyond the largest item breaks the stream for good, and is not read whole."""
+    from websockets.asyncio.server import serve
+
+    async def giant(connection: Any) -> None:
+        await connection.recv()
+        await connection.send(encode(Accept(1, "s")))
+        await connection.send(b"\x03" + bytes(8) + b"x" * 5_000_000)
+        await connection.wait_closed()
+
+    async def main() -> None:
+        async with serve(giant, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            window = Window(bytes=100_000, item_bytes_max=1000)
+            with pytest.raises(StreamError, match="larger than the largest item"):
+                await anext(receive(f"ws://127.0.0.1:{port}/", window=window))
+
+    asyncio.run(main())

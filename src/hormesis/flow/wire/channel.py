@@ -7,9 +7,13 @@ import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
+from hormesis.core.credit import Code, StreamError
 from hormesis.errors import ConfigurationError, HormesisError
 
 __all__ = ["AsgiChannel", "Channel", "Disconnected", "WebSocketsChannel", "channel_of"]
+
+_TOO_BIG = 1009
+"""The code with which a connection is closed over a message that is too big."""
 
 Message: TypeAlias = MutableMapping[str, Any]
 """A message of ASGI."""
@@ -48,6 +52,7 @@ class Channel(Protocol):
 
         Raises:
             Disconnected: The connection has ended.
+            StreamError: The peer has sent what is no message of a stream.
         """
         ...
 
@@ -137,6 +142,8 @@ class WebSocketsChannel:
         try:
             return bytes(await self._connection.recv(decode=False))
         except Exception as error:
+            if getattr(getattr(error, "sent", None), "code", None) == _TOO_BIG:
+                raise StreamError(Code.PROTOCOL, "a message came that is larger than the largest item") from error
             raise Disconnected(str(error) or type(error).__name__) from error
 
     async def close(self) -> None:

@@ -23,7 +23,7 @@ from hormesis.core.retry import Backoff, Delays
 from hormesis.errors import ConfigurationError, MissingExtraError
 from hormesis.flow.errors import ReaderTooSlow
 from hormesis.flow.wire.channel import Channel, Disconnected, WebSocketsChannel
-from hormesis.flow.wire.frames import Splitter
+from hormesis.flow.wire.frames import CONTROL_MAX, ITEM_OVERHEAD, Splitter
 from hormesis.flow.wire.receiving import FOR_GOOD, Inlet, Receiving
 from hormesis.flow.wire.sending import Outlet
 from hormesis.headers import retry_after_of
@@ -61,12 +61,15 @@ class Reconnect:
 
 
 @contextlib.asynccontextmanager
-async def connect(url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> AsyncIterator[Channel]:
+async def connect(
+    url: str, *, headers: Mapping[str, str] | None = None, message_max: int = CONTROL_MAX, **options: Any
+) -> AsyncIterator[Channel]:
     """Connect to a WebSocket, and give the channel.
 
     Args:
         url: Where, `ws:` or `wss:`.
         headers: Further headers of the request.
+        message_max: Bytes of the largest message that is taken; by default that of what is said to a sender.
         **options: Further options of `websockets.connect`.
 
     Raises:
@@ -79,8 +82,16 @@ async def connect(url: str, *, headers: Mapping[str, str] | None = None, **optio
         from websockets.exceptions import InvalidStatus, WebSocketException  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtraError("a stream over a WebSocket", "websockets") from error
-    # Our own signs of life go both ways, and messages are bounded by the frames' own bounds.
-    settings = {"ping_interval": None, "compression": None, "max_size": None, "max_queue": 4, "open_timeout": _OPEN_MAX}
+    settings = {
+        # Our own signs of life go both ways.
+        "ping_interval": None,
+        # Compressing what is small costs more than it saves, and what is compressed may be a giant.
+        "compression": None,
+        "max_size": message_max,
+        # What waits here is bounded by what was granted; more than a few would only hide that nobody reads.
+        "max_queue": 4,
+        "open_timeout": _OPEN_MAX,
+    }
     try:
         connection = await websocket(url, additional_headers=headers, **{**settings, **options})
     except InvalidStatus as error:
@@ -132,7 +143,8 @@ def receive(
     if _scheme(url) == "ws":
 
         async def connection(inlet: Inlet[Any]) -> None:
-            async with connect(url, headers=headers) as channel:
+            largest = max(CONTROL_MAX, ITEM_OVERHEAD + inlet.window.item_bytes_max)
+            async with connect(url, headers=headers, message_max=largest) as channel:
                 await inlet.run(channel)
 
         return Receiving(inlet, _Keeper(reconnect, restart, connection))
@@ -271,7 +283,8 @@ class _Polling:
             raise ConfigurationError.bad_value("client", client, "an httpx.AsyncClient")
         self._url = url
         self._wait = wait
-        self._headers = dict(headers or {})
+        # Who compresses on the way would wait until there is enough to compress.
+        self._headers = {"accept-encoding": "identity", **(headers or {})}
         self._httpx = httpx
         self._given = client
         self._client: Any = client

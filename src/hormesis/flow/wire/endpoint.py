@@ -285,7 +285,11 @@ class _Answer:
     async def _begin(self) -> None:
         if not self._begun:
             self._begun = True
-            headers = [(b"content-type", b"application/octet-stream"), (b"cache-control", b"no-store")]
+            headers = [
+                (b"content-type", b"application/octet-stream"),
+                (b"cache-control", b"no-store, no-transform"),
+                (b"x-accel-buffering", b"no"),  # nginx would collect the answer
+            ]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
