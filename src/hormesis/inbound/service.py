@@ -325,7 +325,8 @@ class Service:
         self._stop_watching: Callable[[], None] | None = None
         self.watches_signals = settings.drain is None
         """Whether nothing is left to be done by `watch_signals`."""
-        self._ground = self._built()
+        # Made by the first request, as it reads the clock: that of a loop can be read only there.
+        self._ground: Ground | None = None
         self._watch_load()
         _services.add(self)
 
@@ -344,7 +345,14 @@ class Service:
         """What requests meet now; shells ask for it once for each."""
         if self._policies is not None and self._policies.sections is not self._sections:
             self._reread(self._policies)
-        return self._ground
+        ground = self._ground
+        return self._make_ground() if ground is None else ground
+
+    def _make_ground(self) -> Ground:
+        with self._lock:
+            if self._ground is None:
+                self._ground = self._built()
+            return self._ground
 
     @property
     def ready(self) -> bool:
@@ -383,7 +391,7 @@ class Service:
 
     def pressure(self) -> float:
         """How near the service is to what it can do, from 0 to 1; 0 without a load shedder."""
-        machine = self._ground.machine
+        machine = self.ground.machine
         return 0.0 if machine is None else machine.pressure
 
     def reconfigure(self, *parts: Part, **settings: Any) -> None:
@@ -421,7 +429,7 @@ class Service:
             if shedder is not None and shedder != before.load_shedder:
                 self._registry.hand_on(self._address(Inbound.LOAD_SHEDDER), shedder)
             self.leaving.settings = settings.drain
-            self._ground = self._built()
+            self._ground = None
         if self._bus.listeners:
             self._bus.publish(
                 Reconfigured(
@@ -553,7 +561,7 @@ class Service:
         self._pulses = weakref.WeakSet()
         self.leaving.stay()
         self._stop_watching, self.watches_signals = None, self.settings.drain is None
-        self._ground = self._built()
+        self._ground = None
 
 
 _services: weakref.WeakSet[Service] = weakref.WeakSet()
