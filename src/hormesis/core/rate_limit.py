@@ -551,7 +551,7 @@ class _Hand:
     @property
     def states(self) -> list[State | None]:
         """What each limit remembers of the key."""
-        return [states.get(self.key) for states in self._shard]
+        return [states.get(self.key) for states in self._shard[1:]]
 
     def put(self, after: Sequence[State | None], now: float) -> None:
         """Let each limit remember something else; what is None is as good as new."""
@@ -586,14 +586,18 @@ def _taker(limits: Sequence[Algorithm], states: States, otherwise: _Take, *, key
             shard = cell.pop()
         except IndexError:
             return otherwise(key, cost, now)
+        room, *tables = shard
         after = []
-        for spend, held in zip(spends, shard):  # noqa: B905  to be strict would cost as much as all the rest
-            if key not in held or (state := spend(held[key], cost, now)) is None:
+        for spend, table in zip(spends, tables):  # noqa: B905  to be strict would cost as much as all the rest
+            if key not in table and (len(table) >= room or len(table) & 15 == 7):
+                break
+            state = spend(table.get(key), cost, now)
+            if state is None:
                 break
             after.append(state)
         else:
-            for held, state in zip(shard, after):  # noqa: B905
-                held[key] = state
+            for table, state in zip(tables, after):  # noqa: B905
+                table[key] = state
             cell.append(shard)
             return None
         cell.append(shard)
@@ -612,12 +616,12 @@ def _taker_for_all(rate: float, capacity: int, states: States, otherwise: _Take)
             shard = take_out()
         except IndexError:
             return otherwise(key, cost, now)
-        (states,) = shard
-        if states:
-            state, at = states[""], now * rate
+        _, table = shard
+        if table:
+            state, at = table[""], now * rate
             state = (at if state < at else state) + cost
             if state - at <= capacity:
-                states[""] = state
+                table[""] = state
                 lay_back(shard)
                 return None
         lay_back(shard)
@@ -636,14 +640,14 @@ def _taker_by_key(rate: float, capacity: int, states: States, otherwise: _Take) 
             shard = cell.pop()
         except IndexError:
             return otherwise(key, cost, now)
-        (states,) = shard
-        if key in states:
-            state, at = states[key], now * rate
-            state = (at if state < at else state) + cost
-            if state - at <= capacity:
-                states[key] = state
-                cell.append(shard)
-                return None
+        room, table = shard
+        at = now * rate
+        state = table.get(key, at)
+        state = (at if state < at else state) + cost
+        if state - at <= capacity and (key in table or (len(table) < room and len(table) & 15 != 7)):
+            table[key] = state
+            cell.append(shard)
+            return None
         cell.append(shard)
         return otherwise(key, cost, now)
 
