@@ -82,8 +82,8 @@ def retrying(client: Client, spec: dict[str, Any], *, budget: bool) -> Ask:
     return ask
 
 
-async def send(spec: dict[str, Any]) -> None:
-    """Send it all, and write what came of it."""
+async def send(spec: dict[str, Any]) -> list[list[float]]:
+    """Send it all; returns a row for each request."""
     schedule = Schedule(spec)
     client = Client(spec["port"])
     await client.warm(spec["warm"])
@@ -111,7 +111,7 @@ async def send(spec: dict[str, Any]) -> None:
     begin = monotonic() + _LEAD
     print(json.dumps({"begin": begin}), flush=True)
     for index, (due, stream) in enumerate(schedule.due):
-        while (wait := begin + due - monotonic()) > 0:
+        if (wait := begin + due - monotonic()) > 0:
             await asyncio.sleep(wait)
         task = loop.create_task(one(index, due, stream))
         running.add(task)
@@ -119,11 +119,10 @@ async def send(spec: dict[str, Any]) -> None:
     # What is due near the end is waited for, and no longer than its clients would.
     if running:
         await asyncio.wait(running, timeout=spec["grace"])
-    rows = [[due, late[index], ended[index], status[index], stream] for index, (due, stream) in enumerate(schedule.due)]
-    for index, row in enumerate(rows):
-        if not row[2]:
-            rows[index][3] = TIMED_OUT
-    Path(spec["record"]).write_text(json.dumps(rows))
+    return [
+        [due, late[index], ended[index], status[index] if ended[index] else TIMED_OUT, stream]
+        for index, (due, stream) in enumerate(schedule.due)
+    ]
 
 
 async def saturate(spec: dict[str, Any]) -> None:
@@ -148,4 +147,7 @@ if __name__ == "__main__":
     told = json.loads(sys.stdin.readline())
     take(told["core"])
     die_with_parent()
-    uvloop.run(saturate(told) if "saturate" in told else send(told))
+    if "saturate" in told:
+        uvloop.run(saturate(told))
+    else:
+        Path(told["record"]).write_text(json.dumps(uvloop.run(send(told))))

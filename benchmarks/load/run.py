@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import platform
 import signal
@@ -23,13 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client import GONE, TIMED_OUT
-from measures import jain, max_min_shares, median, percentile, settled_after, spread
+from measures import median, spread
+from outcome import Outcome, judged
+from report import best_fixed, plot, table, targets, told
 from scenarios import SCENARIOS, Scenario
 
 HERE = Path(__file__).parent
@@ -38,8 +37,15 @@ IO, IO_CV, WORK = 0.090, 0.3, 0.005
 """What a request takes: seconds of waiting for others, and of processor time; the facts' figures on one core."""
 
 ARMS = ("none", "fixed", "hormesis", "vegas", "gradient2", "aimd")
-QUICK = ("S1-2x", "S2", "F4", "P", "B", "R-.7")
-QUICK_ARMS = ("none", "fixed", "hormesis")
+QUICK_ARMS = {
+    "S1-2x": ("none", "fixed", "hormesis"),
+    "S2": ("fixed", "hormesis"),
+    "F4": ("fixed", "hormesis"),
+    "B": ("fixed", "hormesis"),
+    "P": ("fixed", "hormesis"),
+    "R-.7": ("none", "hormesis"),
+}
+"""What five minutes suffice for."""
 
 _PATIENCE = 15.0
 """Seconds that a process has to start, and to end."""
@@ -47,44 +53,7 @@ _CLIENT_TIMEOUT = 2.0
 _SATURATED = 48
 """Clients that always have a request waiting, for the measurement of the capacity: three times what fills the core."""
 _CALIBRATION = 3.0
-_LAG_MAX = 0.010
-"""Seconds that the 99th percentile of requests may be sent late."""
-_WAITED_MAX = 0.05
-"""The share of its time that the server may have waited for its core."""
 _DRIFT_MAX = 0.10
-
-
-@dataclasses.dataclass(slots=True)
-class Outcome:
-    """What one run came to; `Table.rows` explains the figures."""
-
-    scenario: str
-    arm: str
-    repetition: int
-    capacity: float
-    goodput: float
-    throughput: float
-    p50: float
-    p99: float
-    settled: float
-    shed: float
-    unanswered: float
-    limit: float
-    busy: float
-    lag: float
-    waited: float
-    fairness: float | None = None
-    critical_available: float | None = None
-    critical_good: float | None = None
-    background: float | None = None
-    recovered: float | None = None
-    good_at: list[float] = dataclasses.field(default_factory=list)
-    limits: list[tuple[float, float]] = dataclasses.field(default_factory=list)
-
-    @property
-    def valid(self) -> bool:
-        """Whether the generator kept up, and the server had its core."""
-        return self.lag <= _LAG_MAX and self.waited <= _WAITED_MAX
 
 
 class Machine:
@@ -165,10 +134,9 @@ def recorded(process: subprocess.Popen[str], path: Path) -> list[list[float]]:
 class Bench:
     """Runs scenarios, and keeps what they came to."""
 
-    def __init__(self, directory: Path, *, verbose: bool) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._machine = Machine()
-        self._verbose = verbose
         self.capacity = 0.0
         self.calibrations: list[float] = []
 
@@ -211,8 +179,6 @@ class Bench:
             again = self._once(name, scenario, arm, repetition)
             if again.valid or again.lag + again.waited < outcome.lag + outcome.waited:
                 outcome = again
-        if self._verbose:
-            print(f"    {told(outcome)}", flush=True)
         return outcome
 
     def _once(self, name: str, scenario: Scenario, arm: str, repetition: int) -> Outcome:
@@ -244,12 +210,8 @@ class Bench:
             generator.wait(scenario.end + load["grace"] + _PATIENCE)
             rows = json.loads(Path(load["record"]).read_text())
             samples = recorded(server, Path(spec["record"]))
-        return judged(
-            Outcome(name, arm, repetition, self.capacity, *[math.nan] * 11),
-            scenario,
-            rows,
-            [[sample[0] - begin, *sample[1:]] for sample in samples],
-        )
+        outcome = Outcome(name, arm, repetition, self.capacity)
+        return judged(outcome, scenario, WORK, rows, [[sample[0] - begin, *sample[1:]] for sample in samples])
 
     def _load(self, scenario: Scenario, arm: str, port: int, seed: str) -> dict[str, Any]:
         kind = "once"
@@ -277,181 +239,80 @@ class Bench:
         }
 
 
-def judged(outcome: Outcome, scenario: Scenario, rows: list[list[float]], samples: list[list[float]]) -> Outcome:
-    """Work out what a run came to.
-
-    Args:
-        outcome: To fill in.
-        scenario: What was run.
-        rows: Of each request: when it was due, how late it was sent, when it ended, its status, and its stream.
-        samples: Of the server: the time, the limit, in flight, processor time, time it waited for its core.
-    """
-    begin, end = scenario.end - scenario.measured, scenario.end
-    journeys = bool(scenario.streams[0].calls)
-
-    def good(row: list[float]) -> bool:
-        return row[3] == 200 and (journeys or row[2] - row[0] <= scenario.slo)
-
-    answered = [row for row in rows if row[3] == 200]
-    outcome.good_at = sorted(row[2] for row in rows if good(row))
-    within = [row for row in answered if begin <= row[2] < end]
-    arrived = [row for row in rows if begin <= row[0] < end]
-    had = capacity_at(outcome.capacity, scenario, end) * scenario.had
-    seconds = range(round(begin), round(end))
-    could = sum(min(had, sum(second <= row[0] < second + 1 for row in arrived)) for second in seconds)
-    outcome.goodput = _between(outcome.good_at, begin, end) / could
-    outcome.throughput = len(within) / scenario.measured / outcome.capacity
-    latencies = sorted(row[2] - row[0] for row in within)
-    outcome.p50, outcome.p99 = percentile(latencies, 0.5), percentile(latencies, 0.99)
-    outcome.settled = settled_after(outcome.good_at, scenario.step, scenario.until or end)
-    outcome.shed = sum(row[3] >= 500 for row in arrived) / len(arrived)
-    outcome.unanswered = sum(row[3] in (TIMED_OUT, GONE) for row in arrived) / len(arrived)
-    outcome.lag = percentile(sorted(row[1] for row in rows), 0.99)
-    outcome.limits = [(sample[0], sample[1]) for sample in samples if sample[0] >= 0]
-    theirs = [sample for sample in samples if begin <= sample[0] <= end] or samples[-2:]
-    finite = [sample[1] for sample in theirs if sample[1] < math.inf]
-    outcome.limit = sum(finite) / len(finite) if finite else math.inf
-    first, last = samples[0], samples[-1]
-    outcome.busy = (theirs[-1][3] - theirs[0][3]) / max(1e-9, theirs[-1][0] - theirs[0][0])
-    outcome.waited = (last[4] - first[4]) / (last[0] - first[0])
-    if len(scenario.streams) > 1:
-        _classes(outcome, scenario, arrived, good)
-    if scenario.retries is not None:
-        outcome.recovered = _recovery(scenario, rows, good)
-    return outcome
-
-
-def capacity_at(capacity: float, scenario: Scenario, at: float) -> float:
-    """What the service can do at a time: a change takes longer for the application, and not for the server around it."""
-    around = max(0.0, 1 / capacity - WORK)
-    factor = next((change.work for change in scenario.changes if change.begin <= at - 1e-9 < change.end), 1.0)
-    return 1 / (WORK * factor + around)
-
-
-def _classes(outcome: Outcome, scenario: Scenario, arrived: list[list[float]], good: Any) -> None:
-    tenants = [number for number, stream in enumerate(scenario.streams) if stream.name == "background"]
-    critical = [row for row in arrived if row[4] not in tenants]
-    outcome.critical_available = sum(row[3] == 200 for row in critical) / len(critical)
-    outcome.critical_good = sum(map(good, critical)) / len(critical)
-    left = outcome.capacity * scenario.measured - len(critical)
-    demands = [float(sum(row[4] == number for row in arrived)) for number in tenants]
-    got = [sum(row[4] == number and good(row) for row in arrived) for number in tenants]
-    outcome.background = sum(got) / left
-    outcome.fairness = jain([each / share for each, share in zip(got, max_min_shares(demands, left), strict=True)])
-
-
-def _recovery(scenario: Scenario, rows: list[list[float]], good: Any) -> float:
-    """Seconds from the end of the trigger until as many requests succeed as before, in a stretch of one second."""
-
-    def succeeded(begin: float, end: float) -> float:
-        theirs = [row for row in rows if begin <= row[0] < end]
-        return sum(map(good, theirs)) / max(1, len(theirs))
-
-    before = succeeded(1.0, scenario.changes[0].begin)
-    for step in range(round((scenario.end - 1.0 - scenario.step) * 10) + 1):
-        if succeeded(scenario.step + step / 10, scenario.step + step / 10 + 1.0) >= 0.95 * before:
-            return step / 10
-    return math.inf
-
-
-def _between(times: Sequence[float], begin: float, end: float) -> int:
-    return bisect_left(times, end) - bisect_left(times, begin)
-
-
-def told(outcome: Outcome) -> str:
-    """A run in a line."""
-    line = (
-        f"{outcome.arm:10} goodput {outcome.goodput:5.3f}  throughput {outcome.throughput:5.3f}"
-        f"  p50 {outcome.p50 * 1e3:5.0f}  p99 {outcome.p99 * 1e3:5.0f} ms  settled {outcome.settled:4.1f} s"
-        f"  shed {outcome.shed:4.2f}  unanswered {outcome.unanswered:4.2f}  limit {outcome.limit:5.1f}"
-        f"  busy {outcome.busy:4.2f}  lag {outcome.lag * 1e3:4.1f} ms  waited {outcome.waited:5.3f}"
-    )
-    if outcome.critical_available is not None:
-        line += (
-            f"\n{'':15}critical: available {outcome.critical_available:.4f}, good {outcome.critical_good:.4f};"
-            f" background {outcome.background:.3f} of what is left; Jain {outcome.fairness:.3f}"
-        )
-    if outcome.recovered is not None:
-        line += f"\n{'':15}recovered {outcome.recovered:.1f} s after the trigger"
-    return line if outcome.valid else f"{line}  NOT VALID"
-
-
-def medians(outcomes: Sequence[Outcome], name: str) -> float:
-    """The median of a figure over repetitions; those that are not valid count when there are no others."""
-    valid = [outcome for outcome in outcomes if outcome.valid] or outcomes
-    return median([getattr(outcome, name) for outcome in valid])
-
-
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}, with {', '.join(QUICK_ARMS)}")
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK_ARMS)}, with fewer arms")
     parser.add_argument("--only", help="scenarios whose names begin so, with commas between")
-    parser.add_argument("--arms", help=f"of {', '.join(ARMS)} (the best of several fixed limits), fixed-N")
-    parser.add_argument("--repeat", type=int, help="how often ours and the fixed limits run; default 2, quick 1")
+    parser.add_argument("--arms", help=f"of {', '.join(ARMS)} (fixed is the best of several), fixed-N")
+    parser.add_argument("--repeat", type=int, help="how often ours and the best fixed limit run; 2, with --quick once")
     parser.add_argument("--out", type=Path, help="a directory for a plot of each scenario, and all figures as JSON")
     arguments = parser.parse_args()
-    arms = arguments.arms.split(",") if arguments.arms else list(QUICK_ARMS if arguments.quick else ARMS)
-    prefixes = arguments.only.split(",") if arguments.only else list(QUICK) if arguments.quick else [""]
-    chosen = {name: each for name, each in SCENARIOS.items() if any(map(name.startswith, prefixes))}
+    prefixes = tuple(arguments.only.split(",")) if arguments.only else tuple(QUICK_ARMS) if arguments.quick else ("",)
+    chosen = {name: each for name, each in SCENARIOS.items() if name.startswith(prefixes)}
+    arms = {
+        name: arguments.arms.split(",")
+        if arguments.arms
+        else QUICK_ARMS.get(name, ("fixed", "hormesis"))
+        if arguments.quick
+        else [arm for arm in ARMS if arm in scenario.arms]
+        for name, scenario in chosen.items()
+    }
     repeat = arguments.repeat or (1 if arguments.quick else 2)
-    began = time.monotonic()
-    stolen_before = Machine.stolen()
+    began, stolen_before = time.monotonic(), Machine.stolen()
     with tempfile.TemporaryDirectory(prefix="hormesis-") as directory:
-        bench = Bench(Path(directory), verbose=True)
-        print(
-            f"C = {bench.calibrate():.1f} requests a second; {platform.python_implementation()} {platform.python_version()}"
-        )
-        outcomes: list[Outcome] = []
-        for name, scenario in chosen.items():
-            print(f"\n{name}: {scenario.what}", flush=True)
-            for repetition in range(1, repeat + 1):
-                of_turn = _expanded(arms, scenario, repetition)
-                outcomes += [bench.run(name, scenario, arm, repetition) for arm in of_turn]
-            print(f"    C = {bench.calibrate():.1f}", flush=True)
-    summary(outcomes, chosen)
+        bench = Bench(Path(directory))
+        outcomes = run_all(bench, chosen, arms, repeat)
+    print()
+    for line in table(outcomes, chosen):
+        print(line)
+    print("\nTargets:")
+    for met, what in targets(outcomes, chosen):
+        print(f"  {'met   ' if met else 'MISSED'} {what}")
     stolen, total = (after - before for after, before in zip(Machine.stolen(), stolen_before, strict=True))
-    drift = spread(bench.calibrations) / median(bench.calibrations)
+    least, most = min(bench.calibrations), max(bench.calibrations)
+    drift = "" if spread(bench.calibrations) <= _DRIFT_MAX * median(bench.calibrations) else ", TOO FAR APART"
     print(
-        f"\n{time.monotonic() - began:.0f} s; C {min(bench.calibrations):.1f} to {max(bench.calibrations):.1f}"
-        f"{', which is TOO FAR APART' if drift > _DRIFT_MAX else ''}; the host took {stolen / total if total else 0:.1%}"
+        f"\n{time.monotonic() - began:.0f} s; C was {least:.1f} to {most:.1f}{drift};"
+        f" the host took {stolen / total if total else 0:.1%} of the processors"
     )
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         written = {"calibrations": bench.calibrations, "runs": [dataclasses.asdict(outcome) for outcome in outcomes]}
         (arguments.out / "load.json").write_text(json.dumps(written))
+        for name, scenario in chosen.items():
+            plot(outcomes, name, scenario, arguments.out)
 
 
-def _expanded(arms: Sequence[str], scenario: Scenario, repetition: int) -> Iterator[str]:
-    for arm in arms:
-        if scenario.arms is not None and arm.partition("-")[0] not in scenario.arms:
-            continue
-        if repetition > 1 and arm not in ("fixed", "hormesis"):
-            continue
-        if arm == "fixed":
-            yield from (f"fixed-{limit}" for limit in scenario.fixed)
-        else:
-            yield arm
+def run_all(
+    bench: Bench, chosen: Mapping[str, Scenario], arms: Mapping[str, Sequence[str]], repeat: int
+) -> list[Outcome]:
+    """Run each scenario under each of its arms, and tell of each run when it is over."""
+    outcomes: list[Outcome] = []
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    print(f"C = {bench.calibrate():.1f} requests a second, on one core with {python}")
+    for name, scenario in chosen.items():
+        print(f"\n{name}: {scenario.what}", flush=True)
+        for repetition in range(1, repeat + 1):
+            turn = _first_turn(arms[name], scenario) if repetition == 1 else _later_turn(arms[name], outcomes, name)
+            for arm in turn:
+                outcome = bench.run(name, scenario, arm, repetition)
+                outcomes.append(outcome)
+                print(f"    {told(outcome)}", flush=True)
+        print(f"    C = {bench.calibrate():.1f}", flush=True)
+    return outcomes
 
 
-def summary(outcomes: Sequence[Outcome], chosen: dict[str, Scenario]) -> None:
-    """Print a line for each scenario: ours and others, relative to the best fixed limit."""
-    print("\nGoodput, and relative to the best fixed limit of the same runs:")
-    for name in chosen:
-        theirs: dict[str, list[Outcome]] = {}
-        for outcome in outcomes:
-            if outcome.scenario == name:
-                theirs.setdefault(outcome.arm, []).append(outcome)
-        fixed = {arm: medians(runs, "goodput") for arm, runs in theirs.items() if arm.startswith("fixed-")}
-        best = max(fixed, key=fixed.__getitem__) if fixed else None
-        cells = []
-        for arm, runs in theirs.items():
-            if arm in fixed and arm != best:
-                continue
-            value = medians(runs, "goodput")
-            ratio = f" ({value / fixed[best]:.2f})" if best is not None and arm != best else ""
-            cells.append(f"{arm} {value:.3f}{ratio}")
-        print(f"  {name:8} " + "  ".join(cells))
+def _first_turn(arms: Sequence[str], scenario: Scenario) -> list[str]:
+    """All arms, and each fixed limit of the scenario."""
+    fixed = [f"fixed-{limit}" for limit in scenario.fixed]
+    return [each for arm in arms for each in (fixed if arm == "fixed" else [arm])]
+
+
+def _later_turn(arms: Sequence[str], outcomes: Sequence[Outcome], name: str) -> list[str]:
+    """Ours and the best fixed limit once more, since they are compared."""
+    best = best_fixed(outcomes, name)
+    return [each for each in (best, "hormesis" if "hormesis" in arms else None) if each is not None]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ OVERLOAD = 9.0
 MEASURED = 5.0
 """Seconds at the end of a phase that count; what comes before is for finding the limit."""
 
+BY_LATENCY = ("vegas", "gradient2", "aimd")
+LIMITS = ("fixed", "hormesis", *BY_LATENCY)
+EVERYTHING = ("none", *LIMITS)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
@@ -81,7 +85,7 @@ class Scenario:
         slo: Seconds within which an answer is good.
         slowing: What each request in flight above twenty adds to every request's work, as a share of it.
         retries: What clients do that are not answered; None: nothing.
-        arms: Those that it is about; None for all.
+        arms: What is tried on it when nobody asks for anything else.
     """
 
     what: str
@@ -96,7 +100,7 @@ class Scenario:
     slo: float = 0.250
     slowing: float = 0.0
     retries: Retries | None = None
-    arms: Sequence[str] | None = None
+    arms: Sequence[str] = EVERYTHING
 
 
 def _stepping(to: float) -> Sequence[Stream]:
@@ -108,6 +112,7 @@ def _fan_out(calls: int) -> Scenario:
         what=f"a service calls this one {calls} times in a row for each request; together twice the capacity",
         streams=[Stream(segments=[(CALM, 0.5 / calls), (OVERLOAD, 2.0 / calls)], calls=calls)],
         had=1.0 / calls,
+        arms=EVERYTHING if calls == 4 else ("fixed", "hormesis"),
     )
 
 
@@ -135,7 +140,7 @@ def _priorities() -> Scenario:
 
 
 def _metastable(load: float) -> Scenario:
-    calm, trigger, after = 4.0, 5.0, 16.0
+    calm, trigger, after = 4.0, 5.0, 11.0
     return Scenario(
         what=f"50 clients that retry, at {load:g} of the capacity, which falls to 30 % for {trigger:g} s",
         streams=[Stream(segments=[(calm + trigger + after, load)])],
@@ -152,29 +157,31 @@ def _metastable(load: float) -> Scenario:
 SCENARIOS: dict[str, Scenario] = {
     "S1-1.2x": Scenario(what="half of the capacity, then 1.2 times", streams=_stepping(1.2)),
     "S1-2x": Scenario(what="half of the capacity, then twice", streams=_stepping(2.0)),
-    "S1-3x": Scenario(what="half of the capacity, then 3 times", streams=_stepping(3.0)),
+    "S1-3x": Scenario(what="half of the capacity, then 3 times", streams=_stepping(3.0), arms=LIMITS),
     "S1-10x": Scenario(what="half of the capacity, then 10 times", streams=_stepping(10.0)),
     "S1u": Scenario(
         what="as S1-2x, and each request in flight above 20 makes all of them 1 % dearer",
         streams=_stepping(2.0),
         slowing=0.01,
+        arms=LIMITS,
         fixed=(22, 26, 30),
     ),
     "S2": Scenario(
         what="at twice the capacity, which then halves",
-        streams=[Stream(segments=[(CALM, 0.5), (6.0 + OVERLOAD, 2.0)])],
-        changes=[Change(begin=CALM + 6.0, end=1e9, work=2.0)],
-        step=CALM + 6.0,
-        end=CALM + 6.0 + OVERLOAD,
+        streams=[Stream(segments=[(CALM, 0.5), (4.0 + OVERLOAD, 2.0)])],
+        changes=[Change(begin=CALM + 4.0, end=1e9, work=2.0)],
+        step=CALM + 4.0,
+        end=CALM + 4.0 + OVERLOAD,
         fixed=(12, 14, 17),
     ),
     "S3": Scenario(
         what="at twice the capacity, when a dependency becomes 90 ms slower",
-        streams=[Stream(segments=[(CALM, 0.5), (6.0 + OVERLOAD, 2.0)])],
-        changes=[Change(begin=CALM + 6.0, end=1e9, io=0.090)],
-        step=CALM + 6.0,
-        end=CALM + 6.0 + OVERLOAD,
+        streams=[Stream(segments=[(CALM, 0.5), (4.0 + OVERLOAD, 2.0)])],
+        changes=[Change(begin=CALM + 4.0, end=1e9, io=0.090)],
+        step=CALM + 4.0,
+        end=CALM + 4.0 + OVERLOAD,
         slo=0.350,
+        arms=LIMITS,
         fixed=(38, 44, 50),
     ),
     "F1": _fan_out(1),

@@ -85,7 +85,7 @@ class Service:
 def working(service: Service) -> App:
     """The service that has the work."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  as ASGI has it
         await service.work()
         await answer(send, 200, b"ok")
 
@@ -97,7 +97,7 @@ def calling(spec: dict[str, Any]) -> App:
     clients: list[Client] = []
     draws = random.Random(f"{spec['seed']}/calling")
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001  as ASGI has it
         if not clients:
             clients.append(Client(spec["upstream"]))
         headers = request_id_headers(request_id_of(scope["headers"]))
