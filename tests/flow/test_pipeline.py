@@ -16,7 +16,7 @@ import pytest
 import hormesis as hm
 from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.events import EventBus
-from hormesis.flow import Pipeline, Queue, QueueFull, Undelivered
+from hormesis.flow import Pipeline, Queue, QueueFull, Undelivered, iterate, publisher_of
 from hormesis.flow.tasks import end
 from hormesis.testing import VirtualClock, hear, run_virtual
 
@@ -740,6 +740,62 @@ def test_the_rest_of_what_is_being_flattened() -> None:
         assert (stream.undelivered, closed) == ([], [True])
         assert await all_of(Pipeline([Counted(2), Counted(1)]).flatten()) == [0, 1, 0]
         assert await all_of(Pipeline([]).flatten()) == []
+
+    run_virtual(main())
+
+
+def test_what_a_source_has_not_delivered(nothing_left: Nothing) -> None:
+    """A pipeline of a pipeline, or of what a publisher gives, knows what was further up."""
+
+    async def main() -> None:
+        source = Counted(100)
+        inner = Pipeline(source).map(Work(), concurrency=3)
+        async with Pipeline(inner).prefetch(2).open() as stream:
+            assert await anext(stream) == 0
+            await asyncio.sleep(100)
+        assert stream.undelivered == [
+            *(Undelivered("prefetch", item) for item in (10, 20)),
+            *(Undelivered("source", item) for item in (30, 40, 50)),
+        ]
+        queue = Queue[int](9, overflow="block")
+        for item in range(9):
+            queue.put_nowait(item)
+        async with Pipeline(iterate(publisher_of(queue), prefetch=2)).open() as stream:
+            assert await anext(stream) == 0
+            await asyncio.sleep(100)
+        assert stream.undelivered == [Undelivered("source", 1)]
+        await asyncio.sleep(1)
+        assert queue.get_nowait() == 2
+        nothing_left()
+
+    run_virtual(main())
+
+
+def test_a_size_that_cannot_be_told() -> None:
+    """The item comes out all the same, and then the error."""
+
+    async def main() -> None:
+        had, error = await until_it_breaks(Pipeline([b"one", 2, b"three"]).prefetch(5, max_bytes=10).open())
+        assert (had, type(error)) == ([b"one", 2], ConfigurationError)
+
+    run_virtual(main())
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="loops begin tasks at once from Python 3.12 on")
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_tasks_that_begin_at_once(concurrency: int) -> None:
+    """A loop with eager tasks changes nothing."""
+
+    def boom(item: int) -> int:
+        if item == 3:
+            raise Boom
+        return item
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        had, error = await until_it_breaks(Pipeline(range(9)).map(boom, concurrency=concurrency).open())
+        assert (had, type(error)) == ([0, 1, 2], Boom)
+        assert [item async for item in iterate(publisher_of(range(5)), prefetch=2)] == list(range(5))
 
     run_virtual(main())
 

@@ -109,6 +109,11 @@ class Source(Stage):
         elif inspect.isgenerator(self._plain):
             self._plain.close()
 
+    def held(self) -> list[Any]:
+        """What the source itself has not passed on, where it is a stream that knows."""
+        undelivered = getattr(self._items, "undelivered", ())
+        return [getattr(each, "item", each) for each in undelivered]
+
 
 async def _result(result: Any) -> Any:
     """What a function of either colour has returned."""
@@ -360,9 +365,14 @@ class Handover(Crossing):
             item = await self._before.pull()
             if item is END:
                 return
-            size = 0 if self._size is None else measured(self._size, item)
-            self._ready.append((item, size))
-            self._bytes += size
+            size = 0
+            try:
+                if self._size is not None:
+                    size = measured(self._size, item)
+            finally:
+                # Whatever its size, it was taken, and comes out before the error does.
+                self._ready.append((item, size))
+                self._bytes += size
             self._changed.set()
             taken += 1
             if taken % _BREATH == 0:
@@ -529,7 +539,7 @@ class Concurrent(Crossing):
         ]
 
     async def _feed(self) -> None:
-        while True:
+        while not self._broken:
             while self._working >= self._concurrency or len(self._slots) >= self._most:
                 await self._changed.wait()
             item = await self._before.pull()
@@ -581,8 +591,8 @@ class Concurrent(Crossing):
         """An item has failed: nothing more is begun, and what comes after it is given up."""
         slot.state, slot.error = "failed", error
         self._broken = True
-        assert self._feeder is not None  # noqa: S101
-        self._feeder.cancel()
+        if self._feeder is not None:  # a loop that begins tasks at once may be here before it is known
+            self._feeder.cancel()
         slots = list(self._slots)
         for other in slots[slots.index(slot) + 1 :] if self._ordered else slots:
             if other is not slot and other.task is not None:
