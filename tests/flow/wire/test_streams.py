@@ -545,3 +545,23 @@ def test_codecs() -> None:
     assert BYTES.encode(bytearray(b"x")) == b"x"
     with pytest.raises(TypeError, match="codec"):
         BYTES.encode("x")  # type: ignore[arg-type]
+
+
+def test_many_take_over_at_once(pair: Pair) -> None:
+    """Of many connections that come at the same time one serves, and the stream goes on whole."""
+
+    async def main() -> None:
+        outlet: Outlet[int] = Outlet(Source(30))
+        inlet: Inlet[int] = Inlet(window=Window(items=4))
+        got = asyncio.ensure_future(collected(inlet))
+        crowd = [asyncio.ensure_future(outlet.serve(pair()[0])) for _ in range(5)]
+        left, right = pair()
+        serving = asyncio.ensure_future(outlet.serve(left))
+        await inlet.run(right)
+        await serving
+        assert await got == list(range(1, 31))
+        for result in await asyncio.gather(*crowd, return_exceptions=True):
+            assert isinstance(result, StreamError)
+            assert result.code is Code.REPLACED
+
+    run_virtual(main())

@@ -245,11 +245,11 @@ def test_long_work_is_not_done_twice(with_broker: WithBroker) -> None:
 
         async def handle(message: Message) -> None:
             begun.append(message.body)
-            await asyncio.sleep(1.2)
+            await asyncio.sleep(0.8)
 
-        consumers = [Consumer(broker.transport(queue, missed_after=0.4)) for _ in range(2)]
+        consumers = [Consumer(broker.transport(queue, missed_after=0.3)) for _ in range(2)]
         running = [asyncio.ensure_future(consumer.run(handle)) for consumer in consumers]
-        await asyncio.sleep(1.6)
+        await asyncio.sleep(1.0)
         for consumer in consumers:
             consumer.stop()
         await asyncio.gather(*running)
@@ -298,7 +298,7 @@ def test_a_pause_by_hand(with_broker: WithBroker) -> None:
         consumer.pause()
         await until(lambda: consumer.paused)
         await broker.publish(queue, b"after")
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(0.5)
         assert works.bodies == [b"before"]
         consumer.resume()
         await until(lambda: works.bodies == [b"before", b"after"])

@@ -70,6 +70,7 @@ class StreamEndpoint:
         self._settings = settings
         # By name. Those in use come last, in no order that matters; those without a connection by when they lost it.
         self._outlets: dict[str, _Kept] = {}
+        self._closing: set[asyncio.Future[None]] = set()
 
     @property
     def outlets(self) -> list[Outlet[Any]]:
@@ -90,6 +91,8 @@ class StreamEndpoint:
         kept, self._outlets = list(self._outlets.values()), {}
         for each in kept:
             await each.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -113,7 +116,7 @@ class StreamEndpoint:
             await _say(channel, Error(error.code, error.message))
             return
         name = opening.stream if isinstance(opening, Open) else ""
-        kept = await self._kept(name, scope)
+        kept = self._kept(name, scope)
         if isinstance(kept, Error):
             await _say(channel, kept)
             return
@@ -134,7 +137,7 @@ class StreamEndpoint:
             await send({"type": "http.response.body", "body": b""})
         else:
             opening, wait = asked
-            found = await self._kept(opening.stream, scope)
+            found = self._kept(opening.stream, scope)
             if isinstance(found, Error) and found.code is Code.REFUSED:
                 seconds = str(math.ceil(self._retry_after))
                 await answer(send, 503, found.message, ("retry-after", seconds))
@@ -145,7 +148,7 @@ class StreamEndpoint:
                 return
             await self._serve(found, channel, min(wait, self._wait_max))
 
-    async def _kept(self, name: str, scope: Scope) -> _Kept | Error:
+    def _kept(self, name: str, scope: Scope) -> _Kept | Error:
         """Find the stream of a name, or make one for who names none."""
         if name:
             found = self._outlets.get(name)
@@ -155,8 +158,7 @@ class StreamEndpoint:
             idle = min(unused, key=lambda kept: kept.idle_since, default=None)
             if idle is None:
                 return Error(Code.REFUSED, "there is no room for another stream now")
-            self._outlets.pop(idle.outlet.stream, None)
-            await idle.close()
+            self._drop(idle)
         made = _Kept(Outlet(self._source(scope), **self._settings))
         self._outlets[made.outlet.stream] = made
         return made
@@ -173,47 +175,45 @@ class StreamEndpoint:
         finally:
             kept.leave(self._resume_for, self._drop)
             if outlet.finished or outlet.cancelled:
-                self._outlets.pop(outlet.stream, None)
-                await kept.close()
+                self._drop(kept)
 
-    async def _drop(self, kept: _Kept) -> None:
+    def _drop(self, kept: _Kept) -> None:
+        """Forget a stream at once, and close its source as soon as that goes."""
         self._outlets.pop(kept.outlet.stream, None)
-        await kept.close()
+        closing = asyncio.ensure_future(kept.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 class _Kept:
     """A stream that is kept, and since when nobody has used it."""
 
-    __slots__ = ("_closing", "_timer", "idle_since", "outlet", "users")
+    __slots__ = ("_timer", "idle_since", "outlet", "users")
 
     def __init__(self, outlet: Outlet[Any]) -> None:
         self.outlet = outlet
         self.users = 0
         self.idle_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._closing: asyncio.Future[None] | None = None
 
     def use(self) -> None:
         """Keep it until `leave`."""
         self.users += 1
         self._stop_timer()
 
-    def leave(self, seconds: float, drop: Callable[[_Kept], Any]) -> None:
+    def leave(self, seconds: float, drop: Callable[[_Kept], None]) -> None:
         """Keep it for so long."""
         self.users -= 1
         if not self.users:
             loop = asyncio.get_running_loop()
             self.idle_since = loop.time()
             self._stop_timer()
-            self._timer = loop.call_later(seconds, self._expire, drop)
+            self._timer = loop.call_later(seconds, drop, self)
 
     async def close(self) -> None:
         """End it."""
         self._stop_timer()
         await self.outlet.aclose()
-
-    def _expire(self, drop: Callable[[_Kept], Any]) -> None:
-        self._closing = asyncio.ensure_future(drop(self))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

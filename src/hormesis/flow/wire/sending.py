@@ -86,6 +86,7 @@ class Outlet(Generic[T]):
         self._failure: Exception | None = None
         self._talk: Conversation | None = None
         self._talking: asyncio.Future[None] | None = None
+        self._turn = asyncio.Lock()
         self._paused_since: float | None = None
         self.cancelled = False
         """Whether the receiver wants no more, ever."""
@@ -148,26 +149,28 @@ class Outlet(Generic[T]):
             await asyncio.wait([pulling])
             if not pulling.cancelled() and pulling.exception() is None and not self._box.terminal:
                 self._keep(pulling.result())
-        close = getattr(self._items, "aclose", None)
+        close = getattr(self._items or self._source, "aclose", None)
         if close is not None:
             await close()
         self._box.end()
 
     async def _serve(self, channel: Channel, until: float | None) -> None:
-        await self._break_off(Code.REPLACED, "another connection goes on with the stream")
-        sender = Sender(self._box, self._patience, asyncio.get_running_loop().time())
-        talk = Conversation(
-            sender,
-            channel,
-            name=self.name,
-            item_bytes_max=0,
-            write_max=self._write_max,
-            heard=lambda _: None,
-            prepare=lambda: self._prepare(sender, talk),
-            leave=_never if until is None else lambda: self._may_leave(sender, until),
-        )
-        self._talk = talk
-        self._talking = talking = asyncio.ensure_future(self._run(talk, until))
+        # One after the other: of several that take over at once, each ends the one before it.
+        async with self._turn:
+            await self._break_off(Code.REPLACED, "another connection goes on with the stream")
+            sender = Sender(self._box, self._patience, asyncio.get_running_loop().time())
+            talk = Conversation(
+                sender,
+                channel,
+                name=self.name,
+                item_bytes_max=0,
+                write_max=self._write_max,
+                heard=lambda _: None,
+                prepare=lambda: self._prepare(sender, polled=until is not None),
+                leave=_never if until is None else lambda: self._may_leave(sender, until),
+            )
+            self._talk = talk
+            self._talking = talking = asyncio.ensure_future(self._run(talk, until))
         try:
             await asyncio.shield(talking)
         except asyncio.CancelledError:
@@ -229,7 +232,7 @@ class Outlet(Generic[T]):
         now = asyncio.get_running_loop().time()
         return sender.state is not State.OPENING and (now >= until or not sender.wants(now))
 
-    def _prepare(self, sender: Sender, talk: Conversation) -> None:
+    def _prepare(self, sender: Sender, *, polled: bool) -> None:
         """Take what the source has given, and ask it for more if somebody wants it."""
         now = asyncio.get_running_loop().time()
         if self._pulling is not None and self._pulling.done() and not self._box.full and not self._box.terminal:
@@ -241,7 +244,9 @@ class Outlet(Generic[T]):
             pulling: asyncio.Future[T] = asyncio.ensure_future(cast("Any", anext(self._items)))
             pulling.add_done_callback(self._pulled)
             self._pulling = pulling
-        self._tell(sender.held_up, now)
+        # A request that gets all that it asked for is no pause.
+        if sender.state is State.OPEN and not polled:
+            self._tell(sender.held_up, now)
 
     def _pulled(self, pulling: asyncio.Future[T]) -> None:
         if self._talk is not None:

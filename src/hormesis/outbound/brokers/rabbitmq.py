@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher", "RabbitQueue"]
 
-_WAIT = 0.5
+_WAIT = 0.25
 """Seconds that a pull waits for messages, and so the longest that a stop waits for a pull."""
 
 _ATTEMPT = "hormesis-attempt"

@@ -28,7 +28,7 @@ except ImportError as error:
 
 __all__ = ["RedisStream"]
 
-_WAIT = 0.5
+_WAIT = 0.25
 """Seconds that a pull waits for messages, and so the longest that a stop waits for a pull."""
 
 
