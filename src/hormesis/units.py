@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from hormesis.errors import ConfigurationError
 
-__all__ = ["ByteRate", "Duration", "Rate", "bytes_per_second", "format_seconds", "per_second", "seconds"]
+__all__ = [
+    "ByteRate",
+    "Duration",
+    "Quota",
+    "Rate",
+    "bytes_per_second",
+    "format_seconds",
+    "per_second",
+    "quota",
+    "seconds",
+]
 
 Duration: TypeAlias = float | str
 """Seconds as a number, or a string with a unit: `"300ms"`, `"2s"`, `"1m30s"`, `"1h"`."""
@@ -28,9 +38,12 @@ _BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*(us|µs|ms|min|s|m|h|d)\s*)")
 _RATE = re.compile(rf"{_NUMBER}\s*/\s*(us|µs|ms|min|s|m|h|d)")
+_QUOTA = re.compile(rf"{_NUMBER}\s*/\s*(\d+)?\s*(us|µs|ms|min|s|m|h|d)")
 _BYTE_RATE = re.compile(rf"{_NUMBER}\s*(B|KB|MB|GB)\s*/\s*s")
 _DURATION_MAX = 10 * 365 * 86400.0
 """Ten years: longer than anybody waits, and shorter than what the clocks of the system can be asked for."""
+_DECIMALS_MAX = 3
+"""Of a count that is no whole number."""
 _LONGEST = 40
 """Characters of a unit string that are read at most; longer ones are refused unread."""
 
@@ -73,6 +86,54 @@ def per_second(value: Rate, key: str = "rate") -> float:
     """
     accepted = "a rate above zero, as a number a second or like '100/s', '6000/min'"
     return _rate(value, key, _RATE, accepted, _SECONDS, divide=True)
+
+
+class Quota(NamedTuple):
+    """A rate with its two halves kept apart: 10,000 a day is not what 0.116 a second is.
+
+    Args:
+        number: How many, a whole number.
+        window: In how many seconds.
+        at_once: What was written for a window, rounded up: of `"2.5/s"` it is 3, with a number of 5 in 2 seconds.
+        text: As people write it.
+    """
+
+    number: int
+    window: float
+    at_once: int
+    text: str
+
+
+def quota(value: Rate, key: str = "limit") -> Quota:
+    """Return a rate as a whole number in a window.
+
+    Args:
+        value: So many a second as a number, or a string: `"100/s"`, `"10000/d"`, `"5/10s"`.
+        key: The setting's name, for the error.
+
+    Raises:
+        ConfigurationError: It is no rate, zero, or has more than three decimals.
+
+    >>> quota("100/s"), quota("5/2min").window, quota("2.5/s").number
+    (Quota(number=100, window=1.0, at_once=100, text='100/s'), 120.0, 5)
+    """
+    accepted = (
+        "a rate above zero, as a number a second or like '100/s', '10000/d', '5/10s', with three decimals at most"
+    )
+    text = value if isinstance(value, str) else f"{_number(value, key, accepted):.12g}/s"
+    match = _QUOTA.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    if match is None:
+        raise ConfigurationError.bad_value(key, value, accepted)
+    whole, _, decimals = match[1].partition(".")
+    decimals = decimals.rstrip("0")
+    count, parts = int(whole + decimals or "0"), 10 ** len(decimals)
+    common = math.gcd(count, parts)
+    windows, unit = match[2] or "", match[3]
+    window = int(windows or 1) * parts // common * _SECONDS[unit]
+    if not count or not 0 < window <= _DURATION_MAX or len(decimals) > _DECIMALS_MAX:
+        raise ConfigurationError.bad_value(key, value, accepted)
+    written = f"{whole or 0}.{decimals}" if decimals else whole
+    return Quota(count // common, window, -(-count // parts), f"{written}/{windows}{unit}")
 
 
 def bytes_per_second(value: ByteRate, key: str = "rate") -> float:

@@ -244,7 +244,8 @@ def test_the_schema_of_a_policy_file() -> None:
     assert policy["additionalProperties"] is False
     parts = policy["properties"]
     assert set(parts) == {
-        *("deadline", "fallback", "retry", "hedge", "circuit_breaker", "bulkhead", "timeout"),
+        *("deadline", "fallback", "retry", "hedge", "circuit_breaker", "throttle", "rate_limit"),
+        *("concurrency_limit", "bulkhead", "timeout"),
         *("order", "shadow", "calls", "expects"),
     }
     retry = parts["retry"]

@@ -2,6 +2,9 @@
 
 A part with `by` has an instance for each host, tenant, or whatever the call is about. Which instances admit a call is
 decided once, when it comes: `gate` puts them together. Where no part has keys, that is always the same gate.
+
+A rate limit has no instances: one limiter knows all keys, and what stands at the door is that limiter with the key and
+the cost of the call.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from hormesis.core.admission import Admission
 from hormesis.core.breaker import BreakerMachine
 from hormesis.core.bulkhead import BulkheadMachine
 from hormesis.core.keyed import Keyed
+from hormesis.core.rate_gate import RateGates
 from hormesis.core.slots import Slot
 from hormesis.patterns.keys import KeyOf
 from hormesis.patterns.part import AdmissionPart
@@ -20,12 +24,15 @@ from hormesis.policy.gate import Entry, Gate
 
 __all__ = ["Door", "Doors"]
 
+_PLAIN = {Slot.CIRCUIT_BREAKER, Slot.RATE_LIMIT, Slot.BULKHEAD}
+"""The parts that the express lane knows."""
+
 
 class Door(NamedTuple):
-    """One admission part: its settings and its machine, or its machines by key."""
+    """One admission part: its settings and its machine, its machines by key, or what makes the gate of a call."""
 
     part: AdmissionPart
-    machine: Admission | Keyed[Any]
+    machine: Admission | Keyed[Any] | RateGates
     key_of: KeyOf | None = None
 
     @property
@@ -39,10 +46,16 @@ class Door(NamedTuple):
 
     def entry(self, args: Sequence[Any], kwargs: Mapping[str, Any], now: Callable[[], float]) -> Entry:
         """Return the instance that admits a call."""
-        if not isinstance(self.machine, Keyed):
-            return Entry(self.part, self.machine)
+        if isinstance(self.machine, RateGates):
+            gate = self.machine.gate(args, kwargs)
+            return Entry(self.part, gate, gate.key)
         key = self.key_of(args, kwargs) if self.key_of is not None else ""
         return Entry(self.part, self.keyed(key, now), key)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is the same instance that admits every call."""
+        return self.machine.fixed is not None if isinstance(self.machine, RateGates) else not self.by_key
 
     def instances(self) -> Iterator[tuple[str, Any]]:
         """Every instance there is, with its key."""
@@ -65,8 +78,8 @@ class Doors:
     def __init__(self, doors: Sequence[Door], now: Callable[[], float]) -> None:
         self.doors = tuple(doors)
         self._now = now
-        keyed = any(isinstance(door.machine, Keyed) for door in doors)
-        self._fixed = None if keyed else Gate([door.entry((), {}, now) for door in doors])
+        fixed = all(door.fixed for door in doors)
+        self._fixed = Gate([door.entry((), {}, now) for door in doors]) if fixed else None
 
     def gate(self, args: Sequence[Any], kwargs: Mapping[str, Any], chosen: Sequence[Admission | None] = ()) -> Gate:
         """Return who admits a call with these arguments.
@@ -85,7 +98,7 @@ class Doors:
     def pick(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[BreakerMachine | None, BulkheadMachine | None]:
-        """Return the breaker and the bulkhead that admit a call, where there is nothing else here."""
+        """Return the breaker and the bulkhead that admit a call, where there is nothing else here but a rate limit."""
         breaker: Any = None
         bulkhead: Any = None
         for part, machine, key_of in self.doors:
@@ -93,9 +106,14 @@ class Doors:
                 machine = machine.get(key_of(args, kwargs), self._now)  # noqa: PLW2901  this call's instance
             if part.slot is Slot.CIRCUIT_BREAKER:
                 breaker = machine
-            else:
+            elif part.slot is Slot.BULKHEAD:
                 bulkhead = machine
         return breaker, bulkhead
+
+    @property
+    def gates(self) -> RateGates | None:
+        """The rate limit, if there is one."""
+        return next((door.machine for door in self.doors if isinstance(door.machine, RateGates)), None)
 
     @property
     def timed(self) -> bool:
@@ -107,10 +125,10 @@ class Doors:
     @property
     def keyed(self) -> bool:
         """Whether any part has an instance for each key."""
-        return self._fixed is None
+        return any(door.by_key for door in self.doors)
 
     @property
     def plain(self) -> bool:
-        """Whether there is nothing here but one breaker and one bulkhead at most."""
+        """Whether there is nothing here but what the express lane knows, each once at most."""
         slots = [door.part.slot for door in self.doors]
-        return set(slots) <= {Slot.CIRCUIT_BREAKER, Slot.BULKHEAD} and len(set(slots)) == len(slots)
+        return set(slots) <= _PLAIN and len(set(slots)) == len(slots)

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from hormesis.patterns.bulkhead import Bulkhead
+from hormesis.patterns.concurrency_limit import ConcurrencyLimit
 from hormesis.patterns.fallback import Fallback
 from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.part import Part
+from hormesis.patterns.rate_limit import RateLimit
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.units import format_seconds, seconds
@@ -53,8 +55,12 @@ def worst_case(layers: Layers) -> WorstCase:
         deadline, bulkhead, hedge = first(layer, Deadline), first(layer, Bulkhead), first(layer, Hedge)
         if timeout is not None:
             longest, unbounded = min(longest, seconds(timeout.limit)), min(unbounded, seconds(timeout.limit))
-        if bulkhead is not None and bulkhead.max_queued:
-            longest, unbounded = longest + seconds(bulkhead.max_wait), unbounded + seconds(bulkhead.max_wait)
+        for queue in (bulkhead, first(layer, ConcurrencyLimit)):
+            if queue is not None and queue.max_queued:
+                longest, unbounded = longest + seconds(queue.max_wait), unbounded + seconds(queue.max_wait)
+        rate_limit = first(layer, RateLimit)
+        if rate_limit is not None:
+            longest, unbounded = longest + rate_limit.longest_wait, unbounded + rate_limit.longest_wait
         if hedge is not None:
             # Each rival begins a delay after the one before, and may use its whole time; a delay that follows a
             # quantile is not above the timeout.

@@ -1,12 +1,12 @@
 """The express lane: the journey of a call that nothing stands in the way of.
 
-Most calls are like that: the circuit is closed, the bulkhead has room, the function answers. For them a policy takes
-one permit of each, calls, and gives them back, without a lock, an object of its own, or a timer; what the machines do
-is a handful of steps in C. Whatever is not plain leaves the lane and makes the whole journey: a call that is refused or
-has to wait does so before anything was taken, a failure after its permits have ended as what it was.
+Most calls are like that: the circuit is closed, tokens and places are left, the function answers. For them a policy
+takes one permit of each, calls, and gives them back, without a lock, an object of its own, or a timer; what the
+machines do is a handful of steps in C. Whatever is not plain leaves the lane and makes the whole journey: a call that
+is refused or has to wait does so before anything was taken, a failure after its permits have ended as what it was.
 
-Only layers take it that hold nothing but a breaker and a bulkhead, a retry, a timeout that needs no thread, a deadline
-and a fallback; and only while nobody listens to every call.
+Only layers take it that hold nothing but a breaker, a rate limit and a bulkhead, a retry, a timeout that needs no
+thread, a deadline and a fallback; and only while nobody listens to every call.
 
 An asynchronous attempt with a timeout is run up to its first suspension, and watched only from there on: one that
 never waits can't be interrupted anyway.
@@ -22,8 +22,9 @@ from hormesis.context import current_deadline, left
 from hormesis.core.admission import Permit, Refusal
 from hormesis.core.breaker import BreakerMachine
 from hormesis.core.bulkhead import BulkheadMachine
+from hormesis.core.rate_gate import RateGate, RateGates, Spent
 from hormesis.core.slots import Slot
-from hormesis.errors import CircuitOpen
+from hormesis.errors import CircuitOpen, RateLimited
 from hormesis.policy.call import Call
 from hormesis.policy.journey import Layer, refuse_coroutine, steps_of
 
@@ -57,6 +58,14 @@ def protect(holder: Holder, function: Callable[..., Any]) -> Callable[..., Any]:
         if passing is None:
             _turn_away(layer, breaker)
             return layer.run(function, args, kwargs)
+        gates = layer.gates
+        if gates is not None:
+            key, cost = gates.asked(args, kwargs) if gates.fixed is None else ("", gates.cost)
+            now = layer.now()
+            refusal = gates.limiter.take(key, cost, now)
+            if refusal is not None:
+                _refuse(layer, gates, key, refusal)
+                return layer.run(function, args, kwargs)
         place: Any = None
         if bulkhead is not None:
             try:  # a `with` would cost as much as all the rest
@@ -64,6 +73,8 @@ def protect(holder: Holder, function: Callable[..., Any]) -> Callable[..., Any]:
             except IndexError:
                 place = None
             if place is None:
+                if gates is not None:
+                    gates.limiter.put_back(key, cost, now)
                 return layer.run(function, args, kwargs)
         if layer.budget is not None:
             layer.deposit()
@@ -126,6 +137,14 @@ def protect_async(holder: Holder, function: Callable[..., Awaitable[Any]]) -> Ca
         if passing is None:
             _turn_away(layer, breaker)
             return await layer.run_async(function, args, kwargs)
+        gates = layer.gates
+        if gates is not None:
+            key, cost = gates.asked(args, kwargs) if gates.fixed is None else ("", gates.cost)
+            now = layer.now()
+            refusal = gates.limiter.take(key, cost, now)
+            if refusal is not None:
+                _refuse(layer, gates, key, refusal)
+                return await layer.run_async(function, args, kwargs)
         place: Any = None
         if bulkhead is not None:
             try:
@@ -133,6 +152,8 @@ def protect_async(holder: Holder, function: Callable[..., Awaitable[Any]]) -> Ca
             except IndexError:
                 place = None
             if place is None:
+                if gates is not None:
+                    gates.limiter.put_back(key, cost, now)
                 return await layer.run_async(function, args, kwargs)
         if layer.budget is not None:
             layer.deposit()
@@ -206,6 +227,17 @@ def _turn_away(layer: Layer, breaker: BreakerMachine | None) -> None:
         raise CircuitOpen(layer.policy, "open", wait)
 
 
+def _refuse(layer: Layer, gates: RateGates, key: str, refusal: Refusal) -> None:
+    """Raise the rejection of a rate limit at once, where nothing else could become of the call."""
+    wait = refusal.retry_after
+    if layer.fallback is not None or (wait is not None and wait <= gates.max_wait):
+        return
+    layer.deposit()
+    if layer.bus.listeners:
+        layer.teller.tell_rejection(Slot.RATE_LIMIT.key, key, refusal)
+    raise RateLimited(layer.policy, refusal.reason, wait)
+
+
 def _leave(
     layer: Layer,
     function: Callable[..., Any],
@@ -222,6 +254,8 @@ def _leave(
     permits: list[Permit] = []
     for entry in call.gate.entries:
         permit = passing if entry.machine is breaker else place
+        if isinstance(entry.machine, RateGate):
+            permit = Spent(began)
         assert permit is not None  # noqa: S101  the lane has taken one of each
         permits.append(permit)
     layer.end_badly(call, permits, error, began)

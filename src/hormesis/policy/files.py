@@ -27,11 +27,14 @@ from hormesis import tables
 from hormesis.errors import ConfigurationError
 from hormesis.patterns.bulkhead import Bulkhead
 from hormesis.patterns.circuit_breaker import CircuitBreaker
+from hormesis.patterns.concurrency_limit import ConcurrencyLimit
 from hormesis.patterns.degradation import DegradationSettings
 from hormesis.patterns.fallback import Fallback
 from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.part import Part, flag
+from hormesis.patterns.rate_limit import RateLimit
 from hormesis.patterns.retry import Retry
+from hormesis.patterns.throttle import Throttle
 from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.policy.arrangement import Order
 from hormesis.policy.expected import Expected
@@ -42,9 +45,28 @@ from hormesis.units import seconds
 __all__ = ["Policies", "load", "register_section", "schema"]
 
 _PARTS: dict[str, type[Any]] = {
-    cls.slot.key: cls for cls in (Deadline, Fallback, Retry, Hedge, CircuitBreaker, Bulkhead, Timeout)
+    cls.slot.key: cls
+    for cls in (
+        Deadline,
+        Fallback,
+        Retry,
+        Hedge,
+        CircuitBreaker,
+        Throttle,
+        RateLimit,
+        ConcurrencyLimit,
+        Bulkhead,
+        Timeout,
+    )
 }
-_ONE_OBVIOUS = {"deadline": "limit", "hedge": "delay", "timeout": "limit", "bulkhead": "max_concurrent"}
+_ONE_OBVIOUS = {
+    "deadline": "limit",
+    "hedge": "delay",
+    "rate_limit": "limits",
+    "concurrency_limit": "limit",
+    "bulkhead": "max_concurrent",
+    "timeout": "limit",
+}
 """The setting that a plain value stands for."""
 
 _ORDERS: tuple[Order, ...] = ("standard", "as given")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 from hormesis.core.admission import Admission, Permit, Queueing, Refusal, Transition
+from hormesis.core.rate_gate import RateGate
 from hormesis.outcome import Ending
 from hormesis.patterns.part import AdmissionPart
 
@@ -82,9 +83,10 @@ class Gate:
             machine.put_back(permit)
         return Obstacle(len(permits), refusal)
 
-    def queue(self, index: int) -> Queueing:
-        """The queue of a part that refused waitably."""
-        return cast("Queueing", self.entries[index].machine)
+    def queue(self, index: int) -> Queueing | RateGate:
+        """What a part that refused waitably lets callers wait in: a queue, or a rate limit that has moments to come."""
+        machine = self.entries[index].machine
+        return machine if isinstance(machine, RateGate) else cast("Queueing", machine)
 
     def refused_outright(self, obstacle: Obstacle, now: float) -> Obstacle | None:
         """Return what no wait would help with: the obstacle itself, or another part that would refuse."""

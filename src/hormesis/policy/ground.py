@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from hormesis.core.breaker import BreakerMachine
+    from hormesis.core.rate_gate import RateGates
     from hormesis.core.retry import RetryBudget
     from hormesis.outcome import OnResult
     from hormesis.patterns.fallback import Fallback
@@ -115,6 +116,7 @@ class Ground:
         "fallback_places",
         "first_error",
         "first_limit",
+        "gates",
         "hedging",
         "inner",
         "judges",
@@ -175,6 +177,7 @@ class Ground:
         self.keyed = self.plain and self.doors.keyed
         self.breaker: BreakerMachine | None = None
         self.bulkhead: BulkheadMachine | None = None
+        self.gates: RateGates | None = self.doors.gates
         if self.plain and not self.keyed:
             self.breaker, self.bulkhead = self.doors.pick((), {})
         self.deposit: Callable[[], object] = _nothing if self.budget is None else self.budget.deposit

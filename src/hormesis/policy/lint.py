@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from hormesis.outcome import FailureKind
 from hormesis.patterns.bulkhead import Bulkhead
 from hormesis.patterns.circuit_breaker import CircuitBreaker
+from hormesis.patterns.concurrency_limit import ConcurrencyLimit
 from hormesis.patterns.fallback import Fallback
 from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.part import Part
+from hormesis.patterns.rate_limit import RateLimit
 from hormesis.patterns.retry import Retry
+from hormesis.patterns.throttle import Throttle
 from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.policy.explain import amplification, chains, first, worst_case
 from hormesis.policy.policy import Policy
@@ -114,6 +117,27 @@ def _bulkhead_too_small(policy: Policy) -> Iterator[str]:
         )
 
 
+def _rate_limit_too_low(policy: Policy) -> Iterator[str]:
+    limit, expected = policy.part(RateLimit), policy.expects
+    if limit is None or expected is None or limit.by is not None or not isinstance(limit.cost, int):
+        return
+    calls, allowed = per_second(expected.rate), limit.rate / limit.cost
+    # A day's limit is met late in the day, a second's at once: what is expected is a rate over time.
+    if allowed < calls:
+        yield (
+            f"{calls:g} calls a second are expected, and the rate limit lets {allowed:.3g} in: it refuses in calm "
+            "times; raise it"
+        )
+        return
+    worst = amplification([policy])
+    if allowed < calls * worst.with_budgets:
+        yield (
+            f"each attempt spends of the rate limit: {calls:g} calls a second become {calls * worst.with_budgets:.3g} "
+            f"attempts in an outage, and it lets {allowed:.3g} in, so that retries use up what first attempts need; "
+            "raise it, or make the budget smaller"
+        )
+
+
 def _timeout_too_short(policy: Policy) -> Iterator[str]:
     timeout, expected = policy.part(Timeout), policy.expects
     if timeout is not None and expected is not None and seconds(timeout.limit) <= seconds(expected.latency):
@@ -207,6 +231,65 @@ def _queue_beyond_deadline(layer: Layer) -> Iterator[str]:
         )
 
 
+def _wait_beyond_deadline(layer: Layer) -> Iterator[str]:
+    limit, deadline = first(layer, RateLimit), first(layer, Deadline)
+    if limit and deadline and limit.longest_wait >= seconds(deadline.limit):
+        yield (
+            f"a call may wait for the rate limit ({_s(limit.longest_wait)}) until its deadline ({_s(deadline.limit)}) "
+            "is over; make max_wait shorter"
+        )
+
+
+def _limit_never_acts(layer: Layer) -> Iterator[str]:
+    limit = first(layer, RateLimit)
+    if limit is None:
+        return
+    limits = sorted(limit.algorithms(), key=lambda each: each.window)
+    for number, longer in enumerate(limits):
+        for shorter in limits[:number]:
+            fits = longer.window / shorter.window
+            # A window may be met at both of its edges, a bucket with what it holds on top of its rate.
+            most = shorter.capacity * (fits if limit.algorithm == "sliding window" else fits + 1)
+            if most <= longer.capacity:
+                yield (
+                    f"the limit of {longer.name} never acts: {shorter.name} lets no more than {most:,.0f} through in "
+                    "that time; take it out, or lower it"
+                )
+                break
+
+
+def _throttle_behind_breaker(layer: Layer) -> Iterator[str]:
+    throttle, breaker = first(layer, Throttle), first(layer, CircuitBreaker)
+    if throttle is None or breaker is None:
+        return
+    begins = 1 - 1 / throttle.ratio
+    named = (breaker.on,) if isinstance(breaker.on, str) else breaker.on
+    counts = isinstance(named, tuple | list) and {"any", "transient", *_kinds(throttle.on)} & {
+        name for name in named if isinstance(name, str)
+    }
+    if counts and breaker.failure_rate < begins:
+        yield (
+            f"the breaker opens when {breaker.failure_rate:.0%} of the calls fail, before the throttle does anything "
+            f"(at {begins:.0%}); make the throttle's ratio smaller, or take what it acts on out of the breaker's `on`"
+        )
+
+
+def _kinds(on: object) -> tuple[object, ...]:
+    return (on,) if isinstance(on, str) else tuple(on) if isinstance(on, tuple | list) else ()
+
+
+def _limit_behind_bulkhead(layer: Layer) -> Iterator[str]:
+    limit, bulkhead = first(layer, ConcurrencyLimit), first(layer, Bulkhead)
+    if limit is None or bulkhead is None:
+        return
+    least = limit.limit_min if limit.limit is None else limit.limit
+    if bulkhead.max_concurrent <= least:
+        yield (
+            f"the concurrency limit never acts: it is {least} at the least, and the bulkhead lets "
+            f"{bulkhead.max_concurrent} in at a time; take one of them out"
+        )
+
+
 def _breaker_below_bulkhead(layer: Layer) -> Iterator[str]:
     breaker, bulkhead = first(layer, CircuitBreaker), first(layer, Bulkhead)
     if breaker and bulkhead and breaker.probes > bulkhead.max_concurrent:
@@ -271,6 +354,10 @@ RULES: dict[str, Callable[[Layer], Iterator[str]]] = {
     "retry-without-bound": _retry_without_breaker,
     "slow-after-beyond-timeout": _breaker_slow_after_beyond_timeout,
     "queue-beyond-deadline": _queue_beyond_deadline,
+    "wait-beyond-deadline": _wait_beyond_deadline,
+    "limit-never-acts": _limit_never_acts,
+    "throttle-behind-breaker": _throttle_behind_breaker,
+    "concurrency-limit-behind-bulkhead": _limit_behind_bulkhead,
     "more-probes-than-places": _breaker_below_bulkhead,
     "breaker-never-trips": _breaker_ignores_all,
     "retry-of-unsafe-methods": _retry_of_unsafe_methods,
@@ -285,6 +372,7 @@ RULES_OF_POLICIES: dict[str, Callable[[Policy], Iterator[str]]] = {
     "called-takes-longer": _called_takes_longer,
     "fallback-on-itself": _fallback_on_itself,
     "bulkhead-too-small": _bulkhead_too_small,
+    "rate-limit-too-low": _rate_limit_too_low,
     "timeout-too-short": _timeout_too_short,
     "breaker-never-trips": _breaker_never_trips,
 }

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from hormesis.clock import Clock
 from hormesis.core.admission import Refusal
-from hormesis.events import CallRejected, Event, EventBus, StateChanged
+from hormesis.core.slots import Slot
+from hormesis.events import CallRejected, Event, EventBus, LimitChanged, StateChanged
 from hormesis.policy.gate import Gate
 
 __all__ = ["Teller"]
@@ -43,7 +44,11 @@ class Teller:
     def tell_news(self, gate: Gate) -> None:
         """Publish the changes of state that wait in a gate's outboxes; without listeners they are dropped."""
         for part, key, change in gate.news():
-            self.tell(StateChanged, part, key=key, before=change.before, after=change.after, reason=change.reason)
+            if part == Slot.CONCURRENCY_LIMIT.key:
+                limits: dict[str, object] = {"before": float(change.before), "after": float(change.after)}
+                self.tell(LimitChanged, part, key=key, reason=change.reason, **limits)
+            else:
+                self.tell(StateChanged, part, key=key, before=change.before, after=change.after, reason=change.reason)
 
     def tell_rejection(self, part: str, key: str, refusal: Refusal) -> None:
         """Publish that a part refused."""
