@@ -38,6 +38,7 @@ class Stream:
     criticality: Criticality = Criticality.DEFAULT
     client: str = ""
     calls: int = 1
+    cohort: Callable[[str], float] = cohort_of
 
 
 @dataclasses.dataclass(slots=True)
@@ -112,7 +113,7 @@ class Simulation:
             else:
                 self._refuse(journey)
             return
-        cohort = cohort_of(journey.request_id)
+        cohort = stream.cohort(journey.request_id)
         said = self.machine.admit(stream.criticality, cohort, stream.client, now)
         if isinstance(said, ShedPermit):
             self._serve(journey, now, said)
@@ -268,15 +269,27 @@ def test_what_is_critical_does_not_notice() -> None:
 
 def test_nobody_starves_the_others() -> None:
     """One client asks for ten times what each of five others does; all get their fair shares."""
+    got = six_clients()
+    assert sum(got) ** 2 / (len(got) * sum(each * each for each in got)) >= 0.99
+    assert sum(got) >= 0.93 * CAPACITY
+
+
+@pytest.mark.parametrize(("chosen", "most"), [(lambda _: 0.5, 1.2), (lambda each: cohort_of(each) / 1000, 2.4)])
+def test_ids_that_are_chosen_gain_little(chosen: Callable[[str], float], most: float) -> None:
+    """One id for all requests gains nothing; who knows which ids are drawn first has twice its share at most."""
+    greedy, *others = six_clients(chosen)
+    assert greedy <= most * CAPACITY / 6
+    assert min(others) >= 0.6 * CAPACITY / 6
+
+
+def six_clients(cohort: Callable[[str], float] = cohort_of) -> list[float]:
+    """Let one client ask for ten times what each of five others does; returns what each gets in a second."""
     rates = [2.0, 0.2, 0.2, 0.2, 0.2, 0.2]
     clients = [Stream(segments=[(5, 0.1), (35, rate)], client=f"c{number}") for number, rate in enumerate(rates)]
+    clients[0].cohort = cohort
     simulation = Simulation(clients).run(40)
-    got = [
-        sum(each.good and each.began >= 12 for each in simulation.journeys if each.stream is client)
-        for client in clients
-    ]
-    assert sum(got) ** 2 / (len(got) * sum(each * each for each in got)) >= 0.99
-    assert sum(got) / 28 >= 0.93 * CAPACITY
+    good = [each for each in simulation.journeys if each.good and each.began >= 12]
+    return [sum(each.stream is client for each in good) / 28 for client in clients]
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 4])

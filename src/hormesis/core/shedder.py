@@ -97,6 +97,9 @@ _GRADE = (1.3, 0.35)
 _IDLE = 0.85
 """The share of the limit below which places are idle, and given to anybody."""
 
+_IDLE_FOR_MORE = 0.5
+"""The same, for a client that has had far more than its share: others would have used what it took in a moment."""
+
 _TOLD_FROM = 0.1
 """The share by which the limit must have moved to be told of."""
 
@@ -314,8 +317,10 @@ class ShedderMachine:
                 return self._refused(criticality, "can't meet its deadline")
             rank = 0.0
             if self.overloaded:
-                rank = self._ranks.rank(criticality, cohort, self._shares[criticality].kept(client))
+                keeps = self._shares[criticality].kept(client)
+                rank = self._ranks.rank(criticality, cohort, keeps)
                 self._ranks.came(rank)
+                idle = idle and (keeps > 0 or self.in_flight <= _IDLE_FOR_MORE * self.limit)
             hopeless = rank > self._ranks.ceiling and not idle
             if not hopeless and not self._queue and self.in_flight < self._limit_of(rank):
                 return self._enter(criticality, cohort, client, now)
