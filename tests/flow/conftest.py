@@ -54,8 +54,11 @@ def sweep(request: pytest.FixtureRequest) -> Callable[[Journey], int]:
         while True:
             reached: list[int] = []
 
-            def start(coroutine: Coroutine[Any, Any, Any], place: int = place, reached: Any = reached) -> Any:
-                return asyncio.create_task(_cancelled_at(place, request.param, reached, coroutine))
+            async def cancelled(coroutine: Any, place: int = place, reached: Any = reached) -> Any:
+                return await _cancelled_at(place, request.param, reached, coroutine)
+
+            def start(coroutine: Any, cancelled: Any = cancelled) -> asyncio.Task[Any]:
+                return asyncio.create_task(cancelled(coroutine))
 
             run_virtual(journey(start))
             if not reached:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -225,11 +225,14 @@ def test_iterating_over_a_broadcast() -> None:
     """A thread publishes, and a loop iterates."""
     broadcast = Broadcast[int](1000, slow="disconnect")
 
+    async def collect() -> list[int]:
+        return [item async for item in iterate(broadcast, prefetch=4)]
+
     async def main() -> list[int]:
-        received = iterate(broadcast, prefetch=4)
-        thread = threading.Timer(0.01, publish)
-        thread.start()
-        return [item async for item in received]
+        collecting = asyncio.create_task(collect())
+        await asyncio.sleep(0)  # until it has subscribed
+        await asyncio.to_thread(publish)
+        return await collecting
 
     def publish() -> None:
         for item in range(100):
