@@ -27,6 +27,7 @@ from hormesis.priority import Criticality, cohort_of
 
 CAPACITY = 200.0
 OBJECTIVE = 0.25
+BETWEEN_CALLS = 0.005
 IO, IO_SIGMA, WORK, SERVERS = 0.090, math.sqrt(math.log(1.09)), 0.010, 2
 
 
@@ -162,7 +163,8 @@ class Simulation:
             journey.good &= self.now - asked <= OBJECTIVE
             journey.calls -= 1
             if journey.calls:
-                self._call(journey)
+                # Others come meanwhile, so its place is not simply its own again.
+                self.later(BETWEEN_CALLS, functools.partial(self._call, journey))
             else:
                 journey.ended = self.now
 
