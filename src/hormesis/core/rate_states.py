@@ -45,8 +45,8 @@ _SHARD_COSTS = 8
 """... to which each shard adds so many, since it costs time as well when it is empty."""
 _EVICTED = 8
 """One key in so many of a shard goes when there is no more room."""
-_PAUSES = 1000
-"""How often somebody waits for a shard that another has in hand, before it counts as lost."""
+_PAUSES = 5000
+"""How often somebody pauses for a shard that another has in hand, before it counts as lost: for about a second."""
 
 
 class Worth(Protocol):

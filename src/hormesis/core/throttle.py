@@ -13,6 +13,7 @@ When it says for how long it wants to be left alone (`Retry-After`), nobody asks
 that clients which were told the same don't come back in step.
 
 However low the share, one call in so many seconds is let in: a dependency that nobody asks can't show that it is back.
+With a k of 2, what is sent then doubles in about half a window, until it is all.
 
 Source: Beyer et al., "Site Reliability Engineering" (2016), chapter 21, "Client-Side Throttling".
 """

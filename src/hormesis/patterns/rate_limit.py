@@ -47,7 +47,7 @@ _COUNT_MAX = 1_000_000_000
 _WINDOW_LEAST = 0.001
 """Windows that are shorter turn between two readings of a clock."""
 
-_let_others_go_on = functools.partial(time.sleep, 0)
+_let_others_go_on = functools.partial(time.sleep, 0.0001)
 
 
 def _several(cls: type[T]) -> type[T]:
