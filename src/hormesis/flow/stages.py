@@ -288,8 +288,11 @@ class Crossing(Stage):
                 await self._changed.wait()
         finally:
             self._wanted -= 1
-        self._changed.set()
-        return self._next()
+        try:
+            return self._next()
+        finally:
+            if self._has_room():
+                self._changed.set()
 
     async def close(self) -> None:
         """End the task."""
@@ -326,6 +329,10 @@ class Crossing(Stage):
     def _finished(self) -> bool:
         """Whether nothing comes any more."""
         return self._over
+
+    def _has_room(self) -> bool:
+        """Whether the task may have something to do, now that an item has gone."""
+        return True
 
     @abc.abstractmethod
     def _has_next(self) -> bool: ...
