@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI, WebSocket
 
 from hormesis.core.credit import Accept, Code, Error, Item, Open
+from hormesis.errors import ConfigurationError
 from hormesis.flow import Queue
 from hormesis.flow.wire import (
     BYTES,
@@ -484,3 +485,111 @@ def test_a_giant_message_is_not_kept() -> None:
                 await anext(receive(f"ws://127.0.0.1:{port}/", window=window))
 
     asyncio.run(main())
+
+
+def test_long_work_keeps_a_stream_over_requests() -> None:
+    """A receiver that works for longer than streams are kept shows signs of life, and asks for nothing with them."""
+
+    async def main() -> None:
+        made: list[int] = []
+
+        async def source(scope: Any) -> AsyncIterator[int]:
+            for number in range(1, 31):
+                made.append(number)
+                yield number
+
+        endpoint = StreamEndpoint(source, resume_for="60s")
+        client = client_of(endpoint)
+        got = []
+        async with receive("http://test/", client=client, window=Window(items=8)) as received:
+            async for item in received:
+                if item == 2:
+                    await asyncio.sleep(600)
+                    assert len(made) == 8
+                if item == 12:
+                    received.pause()
+                    await asyncio.sleep(600)
+                    received.resume()
+                got.append(item)
+        assert got == list(range(1, 31))
+        await client.aclose()
+        assert endpoint.outlets == []
+
+    run_virtual(main())
+
+
+def test_a_receiver_over_requests_that_has_enough() -> None:
+    """Leaving early gives the stream up at the server."""
+
+    async def main() -> None:
+        closed: list[bool] = []
+
+        async def source(scope: Any) -> AsyncIterator[int]:
+            try:
+                for number in range(100):
+                    yield number
+            finally:
+                closed.append(True)
+
+        endpoint = StreamEndpoint(source)
+        client = client_of(endpoint)
+        async with receive("http://test/", client=client, window=Window(items=8)) as received:
+            assert await anext(received) == 0
+        await client.aclose()
+        assert closed
+        assert endpoint.outlets == []
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"\x00\x00\x00\x05\x05", b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\x63", b"<html>"],
+    ids=["cut off", "giant", "unknown", "a page"],
+)
+def test_a_server_of_something_else(answer: bytes) -> None:
+    """What answers and is no stream is an error, at once or when it goes on for too long; never an endless loop."""
+
+    async def app(scope: Any, receive_message: Any, send_message: Any) -> None:
+        await send_message({"type": "http.response.start", "status": 200, "headers": []})
+        await send_message({"type": "http.response.body", "body": answer})
+
+    async def main() -> None:
+        client = client_of(app)
+        brief = Reconnect(give_up="20s")
+        with pytest.raises((StreamError, ConnectionError)):
+            await anext(receive("http://test/", client=client, reconnect=brief))
+        assert asyncio.get_running_loop().time() < 40
+        await client.aclose()
+
+    run_virtual(main())
+
+
+def test_a_url_is_one() -> None:
+    """What is neither a WebSocket's nor HTTP's address is refused."""
+    with pytest.raises(ConfigurationError, match="url is 'ftp://x'"):
+        receive("ftp://x")
+    with pytest.raises(ConfigurationError, match="client is"):
+        receive("http://x", client=3)
+    with pytest.raises(ConfigurationError, match="url is 'http://x'"):
+        run_virtual(send("http://x", numbers(None)))
+
+
+def test_a_lease_keeps_a_silent_receiver_from_much() -> None:
+    """Credit with a lease expires, and a stream that goes on slowly goes on all the same."""
+
+    async def main() -> None:
+        async def slow(scope: Any) -> AsyncIterator[int]:
+            for number in range(5):
+                await asyncio.sleep(7)
+                yield number
+
+        socket = Socket(StreamEndpoint(slow))
+        socket.say(bytes=encode(Open(0, 3, 100, 100, 10.0)))
+        await asyncio.sleep(30)
+        kinds = [type(frame).__name__ for frame in socket.said]
+        assert kinds[:4] == ["Accept", "Item", "Forfeit", "KeepAlive"]
+        assert "Item" not in kinds[2:]
+        socket.serving.cancel()
+
+    run_virtual(main())

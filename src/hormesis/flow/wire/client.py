@@ -33,6 +33,9 @@ __all__ = ["Reconnect", "connect", "receive", "send"]
 
 T = TypeVar("T")
 
+_BETWEEN = 0.1
+"""Seconds from a request that brought nothing to the next."""
+
 _OPEN_MAX = 10.0
 """Seconds that a server has for accepting a connection."""
 
@@ -311,16 +314,22 @@ class _Polling:
         if inlet.over:
             return
         side = inlet.begin()
+        if not inlet.due:
+            side.pause()  # it is but a sign of life
         opening = side.next_frame(asyncio.get_running_loop().time())
         if not isinstance(opening, Open):
             return
         request = self._client.stream(
             "GET", self._url, params=self._parameters(opening), headers=self._headers, timeout=self._timeout(inlet)
         )
+        began, received = asyncio.get_running_loop().time(), inlet.received
         polling = asyncio.ensure_future(self._request(request, inlet, side))
         await _first(polling, inlet.given_up())
         if not polling.cancelled():
             polling.result()
+        if inlet.received == received and not inlet.over:
+            # A server that does not wait is not to be asked without a pause.
+            await asyncio.sleep(max(0.0, began + _BETWEEN - asyncio.get_running_loop().time()))
 
     def _parameters(self, opening: Open) -> dict[str, str]:
         numbers = {

@@ -139,7 +139,10 @@ class Inlet(Generic[T]):
         inbox = self._inbox
         if self._complete:
             return not inbox.held_items
-        return not self._paused and self.window.low(inbox.held_items, inbox.held_bytes)
+        window = self.window
+        # Nothing is granted between requests, so both marks are of what is held.
+        low = inbox.held_items <= window.items_low and inbox.held_bytes <= window.bytes_low
+        return low and not self._paused
 
     def pause(self) -> None:
         """Ask for no more; what was asked for may still come."""
