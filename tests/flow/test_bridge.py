@@ -156,6 +156,31 @@ def test_an_iterator_that_is_forgotten_cancels() -> None:
     run_virtual(main())
 
 
+def test_an_iterator_that_is_forgotten_late() -> None:
+    """Also when its loop has gone, or never was."""
+    publisher = ByHand()
+
+    async def main() -> None:
+        received = iterate(publisher)
+        taking = asyncio.create_task(anext_of(received))
+        await asyncio.sleep(0)
+        publisher.subscriber.on_next(1)
+        await taking
+        left.append(received)
+
+    left: list[Any] = []
+    asyncio.run(main())
+    left.clear()
+    gc.collect()
+    assert publisher.tap.cancelled == 1
+    before = Through[int, int](lambda items: items)
+    tap = Tap()
+    before.on_subscribe(tap)
+    del before
+    gc.collect()
+    assert tap.cancelled == 1
+
+
 def test_whoever_is_cancelled_while_waiting_loses_nothing(sweep: Callable[..., int], nothing_left: Nothing) -> None:
     """Wherever a task that iterates is cancelled, the next one gets all that is to come."""
 

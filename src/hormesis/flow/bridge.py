@@ -6,6 +6,7 @@ when three quarters of that were taken. So a publisher is never asked for more t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -39,7 +40,6 @@ def iterate(publisher: Publisher[T], *, prefetch: int = 16, low: int | None = No
     Raises:
         ConfigurationError: A setting can't be meant.
 
-    >>> import asyncio
     >>> async def main() -> list[str]:
     ...     return [letter async for letter in iterate(publisher_of("abc"), prefetch=2)]
     >>> asyncio.run(main())
@@ -63,14 +63,14 @@ class _Inlet(Generic[T]):
         self._lock = threading.Lock()
         self._subscription: Subscription | None = None
         self._wanted = False
-        self._over = False
+        self.over = False
         self._error: BaseException | None = None
 
     def on_subscribe(self, subscription: Subscription, /) -> None:
         """Keep the subscription, unless there is one, or nobody wants any more."""
         no_signal("2.13", "subscription", subscription)
         with self._lock:
-            unwanted = self._over or self._subscription is not None
+            unwanted = self.over or self._subscription is not None
             if not unwanted:
                 self._subscription = subscription
             begins = self._wanted and not unwanted
@@ -82,7 +82,7 @@ class _Inlet(Generic[T]):
     def on_next(self, item: T, /) -> None:
         """Keep the item."""
         no_signal("2.13", "item", item)
-        if self._over:
+        if self.over:
             return
         if not self._outstanding.take():
             self._break(RuleBroken("1.1", "an item came that nobody has asked for"))
@@ -121,7 +121,7 @@ class _Inlet(Generic[T]):
         """Nobody wants any more."""
         with self._lock:
             subscription, self._subscription = self._subscription, None
-            over, self._over = self._over, True
+            over, self.over = self.over, True
         self.queue.close()
         if subscription is not None and not over:
             subscription.cancel()
@@ -137,9 +137,9 @@ class _Inlet(Generic[T]):
 
     def _end(self, error: BaseException | None) -> None:
         with self._lock:
-            if self._over:
+            if self.over:
                 return
-            self._over = True
+            self.over = True
             self._subscription = None
             self._error = error
         self.queue.close()
@@ -164,6 +164,7 @@ class Received(AsyncIterator[T]):
     def __init__(self, inlet: _Inlet[T], publisher: Publisher[T] | None = None) -> None:
         self._inlet = inlet
         self._publisher = publisher
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.undelivered: list[T] = []
 
     def __aiter__(self) -> Received[T]:
@@ -171,6 +172,7 @@ class Received(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         publisher, self._publisher = self._publisher, None
+        self._loop = asyncio.get_running_loop()
         self._inlet.want()
         if publisher is not None:
             publisher.subscribe(self._inlet)
@@ -199,6 +201,15 @@ class Received(AsyncIterator[T]):
         await self.aclose()
 
     def __del__(self) -> None:
+        if self._inlet.over:
+            return
+        # The garbage collector comes at any time, also while this thread holds a lock that cancelling takes.
+        try:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._inlet.cancel)
+                return
+        except RuntimeError:
+            pass  # the loop is closed, and nobody is at it any more
         self._inlet.cancel()
 
 
@@ -255,7 +266,6 @@ class Through(Generic[T, R]):
     Raises:
         ConfigurationError: A setting can't be meant.
 
-    >>> import asyncio
     >>> async def doubled(numbers):
     ...     async for number in numbers:
     ...         yield 2 * number

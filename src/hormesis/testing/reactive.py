@@ -782,7 +782,8 @@ async def verify_publisher(
         rule: functools.partial(check, world, make) for rule, check in _of_publishers.items()
     }
     if failing is not None:
-        checks |= {rule: functools.partial(check, world, lambda _: failing()) for rule, check in _of_failing.items()}
+        fails = failing
+        checks |= {rule: functools.partial(check, world, lambda _: fails()) for rule, check in _of_failing.items()}
     return await _verify("publisher", checks, only)
 
 
