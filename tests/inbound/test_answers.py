@@ -119,9 +119,9 @@ def test_other_exceptions_are_not_ours_to_answer() -> None:
 
 def test_headers_are_structured_fields() -> None:
     """Names are strings of printable ASCII, and numbers are whole and bounded (RFC 9651)."""
-    odd = Standing('a"b\\c\u00e9', 10**20, 0.5, -3, 0.0)
+    odd = Standing('a"b\\c\u00e9', 10**20, 0.5, 3, 0.0)
     assert policy_header([odd]) == '"a\\"b\\\\c?";q=999999999999999;w=1'
-    assert standing_header([odd]) == '"a\\"b\\\\c?";r=0;t=0'
+    assert standing_header([odd]) == '"a\\"b\\\\c?";r=3;t=0'
 
 
 @given(st.floats(allow_nan=False, min_value=0), st.text(max_size=50), st.integers(0, 1000))

@@ -186,6 +186,7 @@ def test_a_principal_that_is_told_later_is_counted_then(door: Any) -> None:
 
     def log_in() -> list[bytes]:
         identified("ada")
+        identified("ada")
         served.append(current().principal or "")
         assert current_call.get().labels["principal"] == "ada"
         return [b"tea"]

@@ -167,15 +167,17 @@ def standing_header(standings: Iterable[Standing], used_up: dict[str, int | None
     >>> standing_header([Standing("100/s", 100, 1.0, 40, 0.6)])
     '"100/s";r=40;t=1'
     """
-    parts = []
-    for name, _, _, remaining, reset in standings:
-        until: float | None = reset
-        if used_up and name in used_up:
-            # Not later than Retry-After, and with the same share of chance in it.
-            remaining, until = 0, used_up[name]  # noqa: PLW2901
-        time = "" if until is None else f";t={math.ceil(until)}"
-        parts.append(f"{_text(name)};r={min(max(0, remaining), _INTEGER_MAX)}{time}")
-    return ", ".join(parts)
+    if used_up:
+        # Not later than Retry-After, and with the same share of chance in it.
+        return ", ".join(
+            f"{_text(name)};r=0{'' if used_up[name] is None else f';t={used_up[name]}'}"
+            if name in used_up
+            else f"{_text(name)};r={max(0, remaining)};t={math.ceil(reset)}"
+            for name, _, _, remaining, reset in standings
+        )
+    return ", ".join(
+        [f"{_text(name)};r={remaining};t={math.ceil(reset)}" for name, _, _, remaining, reset in standings]
+    )
 
 
 def _seconds_to_wait(after: float, random: Random) -> int:

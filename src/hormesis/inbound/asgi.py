@@ -32,6 +32,7 @@ from hormesis.core.shedder import ShedWaiter
 from hormesis.inbound.answers import Answer, Refused
 from hormesis.inbound.ground import Ground
 from hormesis.inbound.identification import add_header
+from hormesis.inbound.passes import Counted
 from hormesis.inbound.pulse import LoopPulse
 from hormesis.inbound.request import Request, current_request
 from hormesis.inbound.service import Given, Service, service_of
@@ -99,7 +100,10 @@ class Protect:
             refuse = _send_answer if kind == "http" else _deny
             await refuse(scope, receive, send, ground.answer(request, refused))
             return
-        await _Flight(self.app, ground, request, scope, send, self.pulse(ground)).serve(receive)
+        pulse = self._pulse
+        if pulse is None or pulse.ground is not ground or pulse.loop is not asyncio.get_running_loop():
+            pulse = self.pulse(ground)
+        await _Flight(self.app, ground, request, scope, send, pulse).serve(receive)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self.service
@@ -216,7 +220,13 @@ class _Flight:
                 request.expires = math.inf
         ending = ""
         try:
-            await self._app(scope, receive, self._send_on)
+            if pulse.passes.wanted() and ground.machine is not None:
+                counted = Counted(self._app(scope, receive, self._send_on))
+                await counted
+                if self._good is not None:
+                    pulse.passes.counted(counted.suspensions)
+            else:
+                await self._app(scope, receive, self._send_on)
         except asyncio.CancelledError:
             if not self._why or task.uncancel() > self._cancelling:
                 ending = "cancelled"
@@ -254,29 +264,31 @@ class _Flight:
         await self._send(message)
         self.sending_since = math.inf
         if kind == "http.response.body":
-            if not message.get("more_body", False):
+            if not message.get("more_body"):
                 self._end("")
         elif kind == "websocket.accept":
             self._begun, self._good = True, None
 
     def _began(self, message: Message) -> Message:
         """Take note of the head of the answer, and add what we tell."""
+        ground, request = self._ground, self._request
         self._begun = True
         self._good = message["status"] < 500
-        headers = list(message.get("headers", ()))
-        own_id = False
+        headers = [*message.get("headers", ())]
+        told: tuple[bytes, bytes] | None = (b"x-request-id", request.request_id.encode())
         for name, value in headers:
-            if name == b"content-type" and value[:17] == b"text/event-stream":
-                self._good = None
+            if name == b"content-type":
+                if value.startswith(b"text/event-stream"):
+                    self._good = None
             elif name == b"x-request-id":
-                own_id = True
-        if not own_id:
-            headers.append((b"x-request-id", self._request.request_id.encode("latin-1")))
-        if self._ground.tells_limits:
-            standing = self._ground.standing(self._request)
+                told = None
+        if told is not None:
+            headers.append(told)
+        if ground.tells_limits:
+            standing = ground.standing(request)
             if standing is not None:
-                headers.append((b"ratelimit-policy", standing[0].encode("latin-1")))
-                headers.append((b"ratelimit", standing[1].encode("latin-1")))
+                headers.append((b"ratelimit-policy", standing[0].encode()))
+                headers.append((b"ratelimit", standing[1].encode()))
         return {**message, "headers": headers}
 
     def _end(self, ending: str) -> None:

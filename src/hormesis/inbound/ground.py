@@ -318,10 +318,17 @@ class Ground:
 
     def standing(self, request: Request) -> tuple[str, str] | None:
         """What the headers `RateLimit-Policy` and `RateLimit` say to a request that was let in."""
-        standings = self.standings(request)
-        if not standings:
+        taken = request.taken
+        if not taken:
             return None
-        # The limits are few and the same each time, and which of them count is told by how many.
+        now = self.now()
+        standings: Sequence[Standing]
+        if len(taken) == 1:
+            limiter, key, _ = taken[0]
+            standings = limiter.standings(key, now)
+        else:
+            standings = self.standings(request)
+        # The limits are the same each time, and which of them count is told by how many.
         policy = self._policy_headers.get(len(standings))
         if policy is None:
             policy = self._policy_headers[len(standings)] = policy_header(standings)

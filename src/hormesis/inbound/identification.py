@@ -125,7 +125,10 @@ class Identifier:
         told_by = self._told_by
         origin = self._trust.origin(peer, None if told_by is None else found.get(told_by))
         believed = origin.believed
-        request = Request(method, path, self._id(found, believed=believed), now)
+        request_id = None
+        if found and (believed or self._foreign_ids) and (REQUEST_ID in found or _TRACE in found):
+            request_id = request_id_of(found)
+        request = Request(method, path, request_id or self._new_id(), now)
         request.address = origin.address
         request.believed = believed
         tenant = None
@@ -148,7 +151,11 @@ class Identifier:
             told = self._told(told, priority, believed=believed)
         if told is not None:
             request.told = request.criticality = told
-        left = self._left(found, believed=believed)
+        left = self._deadline
+        for name in _DEADLINES:
+            if name in found:
+                left = self._left(found, believed=believed)
+                break
         if left != math.inf:
             request.expires = now + left - (request.before or 0.0)
         return request
@@ -158,11 +165,6 @@ class Identifier:
             if name in found:
                 request.before = start.heard(found[name])
                 return
-
-    def _id(self, found: Mapping[str, str], *, believed: bool) -> str:
-        if (REQUEST_ID in found or _TRACE in found) and (believed or self._foreign_ids):
-            return request_id_of(found) or self._new_id()
-        return self._new_id()
 
     def _told(self, ruled: Criticality | None, priority: str, *, believed: bool) -> Criticality | None:
         urgency = urgency_in(priority)
@@ -178,13 +180,8 @@ class Identifier:
         return min(max(asked, best), worst)
 
     def _left(self, found: Mapping[str, str], *, believed: bool) -> float:
-        asked = None
-        for name in _DEADLINES:
-            if name in found:
-                # A proxy that joins headers of a name says several things; the smallest counts.
-                pairs = [(each, part) for each in _DEADLINES if each in found for part in _parts(found[each])]
-                asked = remaining_of(pairs)
-                break
+        # A proxy that joins headers of a name says several things; the smallest counts.
+        asked = remaining_of([(name, part) for name in _DEADLINES if name in found for part in _parts(found[name])])
         if asked is None:
             return self._deadline
         most = self._deadline_max if believed else min(self._deadline, self._deadline_max)

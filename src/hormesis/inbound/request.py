@@ -125,6 +125,8 @@ class Request:
             RateLimited: This principal has used up one of them; the middleware answers 429 for it.
         """
         name = str(principal)[:NAME_MAX]
+        if name == self.principal:
+            return  # it was counted when it was told first
         self.principal = name
         if current_request.get() is self:
             facts = current_call.get()
