@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from hormesis.inbound.passes import Passes
 from hormesis.inbound.signals import Longest, LoopLag, ThreadLag, ThreadPoolWait
 from hormesis.inbound.signals.tickers import LoopTicker, ThreadTicker
 from hormesis.units import seconds
@@ -47,6 +48,7 @@ class LoopPulse:
     __slots__ = (
         "__weakref__",
         "_look_at",
+        "_observe_delay",
         "_probes",
         "_send_timeout",
         "_service",
@@ -54,6 +56,7 @@ class LoopPulse:
         "flights",
         "ground",
         "loop",
+        "passes",
     )
 
     def __init__(self, service: Service, ground: Ground) -> None:
@@ -74,11 +77,14 @@ class LoopPulse:
             name="the pulse of a service",
         )
         self._ticker.start()
+        self.passes = Passes()
+        """How often a request waits for this loop."""
         self._probes: list[LoopLag | ThreadPoolWait] = []
         if ground.machine is not None:
             longest = Longest(ground.machine.observe, now=clock.now)
+            self._observe_delay = longest.source()
             self._probes = [
-                LoopLag(longest.source(), busy=self._busy, clock=clock),
+                LoopLag(self._observe_lag, busy=self._busy, clock=clock),
                 ThreadPoolWait(longest.source(), busy=self._busy, clock=clock),
             ]
             for probe in self._probes:
@@ -101,6 +107,9 @@ class LoopPulse:
         for probe in self._probes:
             probe.stop()
         self._probes = []
+
+    def _observe_lag(self, lag: float) -> None:
+        self._observe_delay(lag * self.passes.mean)
 
     def _busy(self) -> bool:
         machine = self.ground.machine

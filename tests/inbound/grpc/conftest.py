@@ -65,24 +65,23 @@ class AsyncServer:
         self.methods = Methods()
         self.target = ""
         self._started = threading.Event()
-        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, args=(service,))
         self._thread.start()
         assert self._started.wait(PATIENCE)
 
     def _run(self, service: Service) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start(service))
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._server.stop(None))
-        self._loop.close()
+        asyncio.run(self._serve(service))
 
-    async def _start(self, service: Service) -> None:
+    async def _serve(self, service: Service) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
         self._server = grpc.aio.server(interceptors=[AsyncProtect(service)])
         self._server.add_generic_rpc_handlers((self.methods,))
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
         self._started.set()
+        await self._stop.wait()
+        await self._server.stop(None)
 
     def serve(self, behave: Callable[..., Any], kind: Kind = (False, False), name: str = "/shop.Shop/Call") -> None:
         if inspect.isgeneratorfunction(behave):
@@ -92,7 +91,7 @@ class AsyncServer:
         self.methods.known[name] = kind, behave
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE)
 
 

@@ -28,6 +28,7 @@ from hormesis.inbound.grpc.rpc import (
     status_of,
     went_well,
 )
+from hormesis.inbound.passes import Counted
 from hormesis.inbound.pulse import LoopPulse
 from hormesis.inbound.request import Request
 from hormesis.inbound.service import Given, Service, service_of
@@ -87,9 +88,12 @@ class AsyncProtect(grpc.aio.ServerInterceptor):
                 await self._check_ready(context)
                 return await behave(request_or_iterator, context)
             async with await self._enter(method, context) as flight:
-                response = await behave(request_or_iterator, context)
+                counted = Counted(behave(request_or_iterator, context))
+                response = await counted
                 # How long a stream took that it has written itself says nothing of the service.
                 flight.good = None if streams else went_well(context)
+                if not streams:
+                    flight.passes.counted(counted.suspensions)
             return response
 
         return behave_protected
@@ -155,7 +159,7 @@ class AsyncProtect(grpc.aio.ServerInterceptor):
 class _Flight:
     """A call on its way through the application; each has a task of its own, whose context is set and never reset."""
 
-    __slots__ = ("_context", "_pulse", "_request", "_task", "_why", "good", "ground", "sending_since")
+    __slots__ = ("_context", "_pulse", "_request", "_task", "_why", "good", "ground", "passes", "sending_since")
 
     def __init__(self, ground: Ground, request: Request, context: Any, pulse: LoopPulse) -> None:
         self.ground = ground
@@ -165,6 +169,7 @@ class _Flight:
         self._request = request
         self._context = context
         self._pulse = pulse
+        self.passes = pulse.passes
         self._task = asyncio.current_task()
         self._why = ""
         pulse.flights.add(self)
