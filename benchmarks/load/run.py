@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import platform
@@ -131,6 +132,14 @@ def recorded(process: subprocess.Popen[str], path: Path) -> list[list[float]]:
     return samples
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other run of these is going on here: two that share a core measure each other."""
+    with (Path(tempfile.gettempdir()) / "hormesis-bench-load.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class Bench:
     """Runs scenarios, and keeps what they came to."""
 
@@ -158,7 +167,7 @@ class Bench:
     def calibrate(self) -> float:
         """Measure the capacity: what a full server answers in a second, with a limit in front that limits nothing."""
         spec = self._server("fixed-100000", 1.0)
-        with started("server.py", spec) as process:
+        with alone(), started("server.py", spec) as process:
             until_ready(process, spec["port"])
             load = {
                 "port": spec["port"],
@@ -184,7 +193,7 @@ class Bench:
     def _once(self, name: str, scenario: Scenario, arm: str, repetition: int) -> Outcome:
         seed = f"{name}-{repetition}"
         spec = self._server(arm, scenario.slo, slowing=scenario.slowing, seed=seed)
-        with contextlib.ExitStack() as stack:
+        with alone(), contextlib.ExitStack() as stack:
             server = stack.enter_context(started("server.py", spec))
             until_ready(server, spec["port"])
             port = spec["port"]
