@@ -109,6 +109,7 @@ def test_a_file_holds_a_service(tmp_path: Path) -> None:
     path.write_text(FILE)
     for protect in (asgi.Protect, wsgi.Protect):
         service = protect(None, path).service  # type: ignore[arg-type]
+        service.stop_watching_signals()
         assert service.settings == ServiceSettings(
             name="shop",
             trusted=("10.0.0.0/8",),
