@@ -25,8 +25,8 @@ answered in its time anyway while places are scarce. Shedding is capped itself: 
 whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
-queues, if that is less. It is learned while nothing queues for certain. Half of the room is for the delay inside, at
-which the limit aims, and four tenths for the wait outside, which few have to the full.
+queues, if that is less. It is learned while nothing queues for certain. Four tenths of the room are for the delay
+inside, at which the limit aims, and as many for the wait outside, which few have to the full.
 
 Sources: Cho et al., "Overload Control for µs-scale RPCs with Breakwater" (OSDI 2020), for the limit; Zhou et al.,
 "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for one priority per journey; Nichols and Jacobson,
@@ -82,7 +82,7 @@ _ROOM = 0.4
 _ROOM_LEAST = 0.1
 """The same at least: below that a loop's own jitter would look like overload."""
 
-_INSIDE = 0.5
+_INSIDE = 0.4
 """The share of the room that is for the delay inside."""
 
 _OUTSIDE = 0.4

@@ -1,8 +1,9 @@
 """How often a request waits for its event loop.
 
-The lag of a loop is what one wait costs. A request waits when it comes in, and again each time that it goes on after it
-has waited for something else: a service that asks a database four times in a row waits five times as long as the lag
-says. A shedder that took the lag alone for the delay would let in several times too much.
+The lag of a loop is what one wait costs. A request waits again each time that it goes on after it has waited for
+something else, and before all that when it comes in: until the loop looks at its socket, and then for the start of its
+task, which together are a wait and a half. So a service that asks a database four times in a row waits more than five
+times as long as the lag says. A shedder that took the lag alone for the delay would let in several times too much.
 
 So the suspensions of some requests are counted, by stepping through their coroutines. That is done in `Counted`, which
 hands on whatever the coroutine waits for, and whatever comes back. Tasks that an application starts for a request wait
@@ -15,6 +16,9 @@ from collections.abc import Awaitable, Generator
 from typing import Any
 
 __all__ = ["Counted", "Passes"]
+
+_COMING_IN = 1.5
+"""What the way in costs, in waits."""
 
 _FIRST = 50
 """Requests that are all counted, to begin with."""
@@ -76,10 +80,10 @@ class Passes:
 
     >>> passes = Passes()
     >>> passes.mean
-    2.0
+    2.5
     >>> for _ in range(100): passes.counted(4)
     >>> round(passes.mean, 1)
-    5.0
+    5.5
     """
 
     __slots__ = ("_begun", "_seen", "mean")
@@ -87,7 +91,7 @@ class Passes:
     def __init__(self) -> None:
         self._begun = 0
         self._seen = 0
-        self.mean = 2.0
+        self.mean = _COMING_IN + 1
         """When it comes in, and when it has waited for something; until more is known."""
 
     def wanted(self) -> bool:
@@ -99,4 +103,4 @@ class Passes:
         """A request has ended that was suspended so often."""
         self._seen += 1
         weight = max(_WEIGHT, 1 / self._seen)
-        self.mean += weight * (1 + min(suspensions, _SUSPENSIONS_MAX) - self.mean)
+        self.mean += weight * (_COMING_IN + min(suspensions, _SUSPENSIONS_MAX) - self.mean)
