@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from hormesis.core.credit import (
+from hormesis.core.credit import Receiver, Sender, State
+from hormesis.core.credit_boxes import Inbox, Outbox, Patience, Window
+from hormesis.core.credit_frames import (
     CREDIT_MAX,
     Accept,
     Ack,
@@ -20,20 +22,13 @@ from hormesis.core.credit import (
     Finished,
     Forfeit,
     Frame,
-    Inbox,
     Item,
     KeepAlive,
     Open,
     Opened,
-    Outbox,
-    Patience,
     Received,
-    Receiver,
     Request,
-    Sender,
-    State,
     StreamError,
-    Window,
 )
 from hormesis.errors import ConfigurationError
 

@@ -8,18 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hormesis.core.credit import (
-    Frame,
-    Inbox,
-    Item,
-    Outbox,
-    Patience,
-    Received,
-    Receiver,
-    Sender,
-    State,
-    Window,
-)
+from hormesis.core.credit import Receiver, Sender, State
+from hormesis.core.credit_boxes import Inbox, Outbox, Patience, Window
+from hormesis.core.credit_frames import Frame, Item, Received
 
 PATIENCE = Patience(keepalive=5.0, silence_max=20.0, stall_max=None)
 

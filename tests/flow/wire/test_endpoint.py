@@ -11,7 +11,13 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, WebSocket
 
-from hormesis.core.credit import Accept, Code, Error, Item, Open
+from hormesis.core.credit_frames import (
+    Accept,
+    Code,
+    Error,
+    Item,
+    Open,
+)
 from hormesis.errors import ConfigurationError
 from hormesis.flow import Queue
 from hormesis.flow.wire import (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hormesis.core.credit import (
+from hormesis.core.credit_frames import (
     CREDIT_MAX,
     Accept,
     Ack,

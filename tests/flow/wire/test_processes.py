@@ -112,7 +112,7 @@ def test_a_client_that_never_reads_is_no_burden(process: Any) -> None:
     """A client that asks for everything and reads nothing fills neither memory nor time."""
     from websockets.sync.client import connect
 
-    from hormesis.core.credit import CREDIT_MAX, Open
+    from hormesis.core.credit_frames import CREDIT_MAX, Open
     from hormesis.flow.wire.frames import encode
 
     sender = process("sender.py", "0", "1000000", "10000", "auto")

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from hormesis.core.credit import Code, Item, KeepAlive, Open, Patience, StreamError, Window
+from hormesis.core.credit_boxes import Patience, Window
+from hormesis.core.credit_frames import (
+    Code,
+    Item,
+    KeepAlive,
+    Open,
+    StreamError,
+)
 from hormesis.errors import ConfigurationError
 from hormesis.events import Event, EventBus
 from hormesis.flow.errors import ReaderTooSlow

@@ -10,7 +10,8 @@ The protocol is in `hormesis.core.credit`; here are its frames as bytes, and the
     Pace                       what a producer asks before it makes the next item
 """
 
-from hormesis.core.credit import Code, Patience, StreamError, Window
+from hormesis.core.credit_boxes import Patience, Window
+from hormesis.core.credit_frames import Code, StreamError
 from hormesis.flow.wire.channel import AsgiChannel, Channel, Disconnected, WebSocketsChannel, channel_of
 from hormesis.flow.wire.client import Reconnect, connect, receive, send
 from hormesis.flow.wire.codecs import BYTES, JSON, Codec

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
-from hormesis.core.credit import Code, StreamError
+from hormesis.core.credit_frames import Code, StreamError
 from hormesis.errors import ConfigurationError, HormesisError
 
 __all__ = ["AsgiChannel", "Channel", "Disconnected", "WebSocketsChannel", "channel_of"]

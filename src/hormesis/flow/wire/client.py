@@ -18,7 +18,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, M
 from typing import Any, TypeVar
 
 from hormesis.clock import system_random
-from hormesis.core.credit import Code, Open, StreamError
+from hormesis.core.credit_frames import Code, Open, StreamError
 from hormesis.core.retry import Backoff, Delays
 from hormesis.errors import ConfigurationError, MissingExtraError
 from hormesis.flow.errors import ReaderTooSlow

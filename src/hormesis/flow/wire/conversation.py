@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from hormesis.core.credit import Code, Receiver, Sender, StreamError
+from hormesis.core.credit import Receiver, Sender
+from hormesis.core.credit_frames import Code, StreamError
 from hormesis.flow.errors import ReaderTooSlow
 from hormesis.flow.wire.channel import Channel, Disconnected
 from hormesis.flow.wire.frames import decode, encode

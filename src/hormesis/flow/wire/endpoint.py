@@ -16,7 +16,13 @@ from collections.abc import AsyncIterable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-from hormesis.core.credit import CREDIT_MAX, Code, Error, Open, StreamError
+from hormesis.core.credit_frames import (
+    CREDIT_MAX,
+    Code,
+    Error,
+    Open,
+    StreamError,
+)
 from hormesis.flow.errors import ReaderTooSlow
 from hormesis.flow.settings import ITEMS_MAX
 from hormesis.flow.wire.asgi import Receive, Scope, Send, answer

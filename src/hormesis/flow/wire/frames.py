@@ -23,7 +23,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from hormesis.core.credit import (
+from hormesis.core.credit_frames import (
     CREDIT_MAX,
     MESSAGE_MAX,
     STREAM_MAX,

@@ -12,18 +12,15 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Generic, TypeVar
 
-from hormesis.core.credit import (
+from hormesis.core.credit import Receiver, State
+from hormesis.core.credit_boxes import Inbox, Patience, Window
+from hormesis.core.credit_frames import (
     Code,
     Failed,
     Finished,
-    Inbox,
     Opened,
-    Patience,
     Received,
-    Receiver,
-    State,
     StreamError,
-    Window,
 )
 from hormesis.flow.wire.channel import channel_of
 from hormesis.flow.wire.codecs import JSON, Codec

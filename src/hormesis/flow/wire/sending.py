@@ -13,7 +13,9 @@ import secrets
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any, Generic, TypeVar, cast
 
-from hormesis.core.credit import Code, Outbox, Patience, Sender, State, StreamError
+from hormesis.core.credit import Sender, State
+from hormesis.core.credit_boxes import Outbox, Patience
+from hormesis.core.credit_frames import Code, StreamError
 from hormesis.errors import ConfigurationError
 from hormesis.events import EventBus, FlowPaused, FlowResumed, ReaderDisconnected, bus
 from hormesis.flow.errors import ReaderTooSlow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hormesis.outbound.brokers import Consumer, Message
 
-kind, url, queue, path = sys.argv[1:]
+kind, url, queue, path = sys.argv[1:] if len(sys.argv) == 5 else ("", "", "", "")
 
 
 def write(body: bytes) -> None:
@@ -44,4 +44,5 @@ async def main() -> None:
     await Consumer(await transport(), room=12).run(handle, concurrency=2)  # type: ignore[arg-type]
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
