@@ -744,6 +744,23 @@ def test_the_rest_of_what_is_being_flattened() -> None:
     run_virtual(main())
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_a_stage_that_closes_its_own_stream(concurrency: int, nothing_left: Nothing) -> None:
+    """It would wait for itself, and is told so."""
+
+    async def main() -> None:
+        async def closes(item: int) -> int:
+            await stream.aclose()
+            return item
+
+        stream = Pipeline(range(9)).map(closes, concurrency=concurrency).open()
+        had, error = await until_it_breaks(stream)
+        assert (had, type(error)) == ([], ConfigurationError)
+        nothing_left()
+
+    run_virtual(main())
+
+
 def test_what_a_source_has_not_delivered(nothing_left: Nothing) -> None:
     """A pipeline of a pipeline, or of what a publisher gives, knows what was further up."""
 

@@ -318,7 +318,14 @@ class Stream(AsyncIterator[T_co]):
             return result
 
     async def aclose(self) -> None:
-        """End all that goes on in it, and close the source. Whoever is cancelled here waits for that all the same."""
+        """End all that goes on in it, and close the source. Whoever is cancelled here waits for that all the same.
+
+        Raises:
+            ConfigurationError: A function of one of its own stages calls it, which would wait for itself.
+        """
+        current = asyncio.current_task()
+        if any(stage.runs(current) for stage in self._stages):
+            raise ConfigurationError("a function of a pipeline can't close the stream that it is in; let it raise")
         if self._closing is None:
             self._loop = asyncio.get_running_loop()
             self._closing = asyncio.create_task(_close(self._stages, self.undelivered), name="pipeline close")

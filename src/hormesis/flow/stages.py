@@ -71,6 +71,10 @@ class Stage(abc.ABC):
         """What was taken from the stage before and not passed on, oldest first."""
         return []
 
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a task is one of this stage."""
+        return False
+
 
 class Source(Stage):
     """The first stage: any iterable, of either colour."""
@@ -300,6 +304,10 @@ class Crossing(Stage):
         self._changed.set()
         if self._feeder is not None:
             await end([self._feeder])
+
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether it is the task that pulls."""
+        return task is not None and task is self._feeder
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -544,6 +552,10 @@ class Concurrent(Crossing):
             for slot in self._slots
             if slot.state in ("works", "done")
         ]
+
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether it is the task that pulls, or one that works."""
+        return super().runs(task) or any(slot.task is task for slot in self._slots)
 
     async def _feed(self) -> None:
         while not self._broken:
