@@ -12,7 +12,7 @@ from client import GONE, TIMED_OUT
 from measures import jain, max_min_shares, percentile, settled_after
 from scenarios import CALM, Scenario
 
-__all__ = ["Outcome", "Row", "Sample", "judged"]
+__all__ = ["WAITED_MAX", "Outcome", "Row", "Sample", "judged"]
 
 Row: TypeAlias = Sequence[float]
 """Of a request: when it was due, how late it was sent, when it ended, its status, and the number of its stream."""
@@ -21,7 +21,7 @@ Sample: TypeAlias = Sequence[float]
 
 _LAG_MAX = 0.010
 """Seconds that the 99th percentile of requests may be sent late."""
-_WAITED_MAX = 0.05
+WAITED_MAX = 0.05
 """The share of its time for which the server may have waited for its core."""
 _STRETCH = 1.0
 """Seconds in which clients are to succeed as before, to have recovered."""
@@ -84,7 +84,7 @@ class Outcome:
     @property
     def valid(self) -> bool:
         """Whether the generator kept up, and the server had its core."""
-        return self.lag <= _LAG_MAX and self.waited <= _WAITED_MAX
+        return self.lag <= _LAG_MAX and self.waited <= WAITED_MAX
 
 
 def judged(outcome: Outcome, scenario: Scenario, work: float, rows: list[Row], samples: list[Sample]) -> Outcome:
