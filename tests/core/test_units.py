@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hormesis.errors import ConfigurationError
-from hormesis.units import bytes_per_second, format_seconds, per_second, seconds
+from hormesis.units import bytes_per_second, format_seconds, per_second, quota, seconds
 
 
 @pytest.mark.parametrize(
@@ -106,3 +106,33 @@ def test_what_we_write_we_can_read(duration: float) -> None:
 def test_durations_for_people(duration: float, written: str) -> None:
     """Durations are written the way people write them."""
     assert format_seconds(duration) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "number", "window", "at_once", "text"),
+    [
+        ("100/s", 100, 1.0, 100, "100/s"),
+        ("10000/d", 10_000, 86400.0, 10_000, "10000/d"),
+        ("5 / 10 s", 5, 10.0, 5, "5/10s"),
+        ("2.50/min", 5, 120.0, 3, "2.5/min"),
+        (".5/s", 1, 2.0, 1, "0.5/s"),
+        ("1.0/h", 1, 3600.0, 1, "1/h"),
+        (100, 100, 1.0, 100, "100/s"),
+        (0.25, 1, 4.0, 1, "0.25/s"),
+    ],
+)
+def test_a_quota_keeps_its_halves(written: float | str, number: int, window: float, at_once: int, text: str) -> None:
+    """So many in so many seconds; what it is written as is read as the same again."""
+    assert quota(written) == (number, window, at_once, text)
+    assert quota(text) == quota(written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "100", "0/s", "0.0/s", "1/0s", "-1/s", "1.2345/s", "1/11y", "1/3651d", "9" * 50 + "/s", -1, True, None],
+)
+def test_what_is_no_quota_is_refused(written: object) -> None:
+    """The error names the setting, the value, and what would do."""
+    with pytest.raises(ConfigurationError, match=r"rate is .*it takes a rate above zero") as caught:
+        quota(written, "rate")  # type: ignore[arg-type]
+    assert caught.value.key == "rate"

@@ -9,6 +9,9 @@ import pytest
 
 import hormesis as hm
 from hormesis import Bulkhead, CircuitBreaker, Deadline, Expected, Fallback, Hedge, Policy, Retry, Timeout
+from hormesis.patterns.concurrency_limit import ConcurrencyLimit
+from hormesis.patterns.rate_limit import RateLimit
+from hormesis.patterns.throttle import Throttle
 from hormesis.policy import files
 from hormesis.policy.lint import RULES, RULES_OF_POLICIES, lint
 
@@ -22,6 +25,48 @@ def retry(attempts: int = 2, **settings: Any) -> Retry:
 
 # The rule, the parts on which it fires, those on which it does not, and a piece of what it says.
 EXAMPLES: list[tuple[str, list[Any], list[Any], str]] = [
+    (
+        "wait-beyond-deadline",
+        [Deadline("1s"), RateLimit("5/s", max_wait="1s"), Timeout("400ms")],
+        [Deadline("1s"), RateLimit("5/s", max_wait="900ms"), Timeout("400ms")],
+        "wait for the rate limit (1s) until its deadline (1s)",
+    ),
+    (
+        "limit-never-acts",
+        [RateLimit("10/s", "700/min"), Timeout("1s")],
+        [RateLimit("10/s", "600/min"), Timeout("1s")],
+        "700/min never acts: 10/s lets no more than 610 through",
+    ),
+    (
+        "limit-never-acts",
+        [RateLimit("10/s", "600/min", algorithm="sliding window"), Timeout("1s")],
+        [RateLimit("10/s", "609/min", algorithm="fixed window"), Timeout("1s")],
+        "no more than 600",
+    ),
+    (
+        "throttle-behind-breaker",
+        [CircuitBreaker(failure_rate=0.4), Throttle(), Timeout("1s")],
+        [CircuitBreaker(failure_rate=0.5), Throttle(), Timeout("1s")],
+        "opens when 40% of the calls fail, before the throttle does anything (at 50%)",
+    ),
+    (
+        "throttle-behind-breaker",
+        [CircuitBreaker(failure_rate=0.4, on=["timeout", "throttled"]), Throttle(on="throttled"), Timeout("1s")],
+        [CircuitBreaker(failure_rate=0.4, on=["timeout", KeyError]), Throttle(on="throttled"), Timeout("1s")],
+        "make the throttle's ratio smaller",
+    ),
+    (
+        "throttle-behind-breaker",
+        [CircuitBreaker(failure_rate=0.4, on="throttled"), Throttle(), Timeout("1s")],
+        [CircuitBreaker(failure_rate=0.4, on=lambda error: True), Throttle(on=lambda error: True), Timeout("1s")],
+        "take what it acts on out of the breaker's `on`",
+    ),
+    (
+        "concurrency-limit-behind-bulkhead",
+        [ConcurrencyLimit(20), Bulkhead(20), Timeout("1s")],
+        [ConcurrencyLimit(limit_min=5), Bulkhead(20), Timeout("1s")],
+        "it is 20 at the least, and the bulkhead lets 20 in",
+    ),
     (
         "timeout-beyond-deadline",
         [Deadline("1s"), Timeout("1s")],
@@ -210,6 +255,24 @@ EXAMPLES_OF_POLICIES: list[tuple[str, Policy, Policy, str]] = [
         busy(Bulkhead(19), TIMEOUT),
         busy(Bulkhead(20), TIMEOUT),
         "200 calls a second of 100ms are 20 at a time, and the bulkhead lets 19 in",
+    ),
+    (
+        "rate-limit-too-low",
+        busy(RateLimit("199/s"), TIMEOUT),
+        busy(RateLimit("200/s"), TIMEOUT),
+        "200 calls a second are expected, and the rate limit lets 199 in",
+    ),
+    (
+        "rate-limit-too-low",
+        busy(RateLimit("300/s", "1000000/h", cost=2), TIMEOUT),
+        busy(RateLimit("100/s", by="tenant"), TIMEOUT),
+        "lets 139 in: it refuses in calm times; raise it",
+    ),
+    (
+        "rate-limit-too-low",
+        busy(RateLimit("230/s"), retry(3), TIMEOUT),
+        busy(RateLimit("240/s"), retry(3), TIMEOUT),
+        "200 calls a second become 240 attempts in an outage, and it lets 230 in",
     ),
     ("timeout-too-short", busy(Timeout("100ms")), busy(Timeout("101ms")), "make it longer"),
     (
