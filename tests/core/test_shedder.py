@@ -11,7 +11,7 @@ import pytest
 from hormesis.core.admission import NullLock, Refusal
 from hormesis.core.latency_limits import AIMD, Vegas
 from hormesis.core.limits import Algorithm, Fixed, Move, QueueDelay
-from hormesis.core.shedder import ShedderMachine, ShedderTerms, ShedPermit, ShedWaiter
+from hormesis.core.shedder import _INSIDE, _OUTSIDE, ShedderMachine, ShedderTerms, ShedPermit, ShedWaiter
 from hormesis.priority import Criticality
 
 CRITICAL, DEFAULT, SHEDDABLE, BACKGROUND = Criticality
@@ -554,7 +554,7 @@ def busy_window(world: World, delay: float, asking: int = 30, latency: float = 0
 def test_the_limit_grows_while_little_queues_and_falls_while_much_does() -> None:
     """The delay of a window is held against the target that the objective leaves room for."""
     world = World(queue_delay())
-    assert world.algorithm.target == world.machine.target == pytest.approx(0.04)  # type: ignore[attr-defined]
+    assert world.algorithm.target == world.machine.target == pytest.approx(0.1 * _INSIDE)  # type: ignore[attr-defined]
     for _ in range(10):
         busy_window(world, 0.001)
     assert world.machine.limit > 25
@@ -613,8 +613,8 @@ def test_the_target_is_what_the_objective_leaves(quantile: float) -> None:
         world.ends(permit)
     expected = 0.1 if quantile == 0.5 else 0.05
     assert world.machine.room == pytest.approx(expected, rel=0.1)
-    assert world.machine.target == 0.4 * world.machine.room
-    assert world.machine.max_wait == pytest.approx(0.7 * world.machine.room)
+    assert world.machine.target == _INSIDE * world.machine.room
+    assert world.machine.max_wait == pytest.approx(_OUTSIDE * world.machine.room)
 
 
 def test_answers_slower_than_the_objective_leave_little_room() -> None:
@@ -682,7 +682,7 @@ def test_pressure() -> None:
     """Half is the delay that the limit aims at; shedding counts as well, and all of it is 1."""
     world = World(10)
     assert world.machine.pressure == 0.0
-    world.passes(1.2, delay=0.04)
+    world.passes(1.2, delay=world.machine.target)
     assert world.machine.pressure == pytest.approx(0.5)
     world.passes(1.2, delay=0.4)
     assert world.machine.pressure == 1.0
@@ -705,7 +705,7 @@ def test_snapshot() -> None:
         "in_flight": 1,
         "queued": 1,
         "overloaded": False,
-        "target": pytest.approx(0.04),
+        "target": pytest.approx(0.1 * _INSIDE),
         "delay": 0.0,
         "shed": 0.0,
         "clients_over": 0,
@@ -781,7 +781,7 @@ def test_a_limit_of_the_same_kind_goes_on() -> None:
     assert before > 30
     world.machine.reconfigure(dataclasses.replace(world.terms, objective=0.5), queue_delay())
     assert world.machine.limit == before
-    assert found.target == pytest.approx(0.08)
+    assert found.target == pytest.approx(0.2 * _INSIDE)
     world.machine.reconfigure(world.terms, queue_delay(most=25))
     assert world.machine.limit == found.limit == 25.0
 

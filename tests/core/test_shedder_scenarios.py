@@ -264,7 +264,7 @@ def test_what_is_critical_does_not_notice() -> None:
     simulation = Simulation([critical, background]).run(40)
     theirs = simulation.of(Criticality.CRITICAL, 0, 39)
     assert sum(journey.refused for journey in theirs) <= 0.001 * len(theirs)
-    assert sum(journey.good for journey in theirs) >= 0.97 * len(theirs)
+    assert sum(journey.good for journey in theirs) >= 0.95 * len(theirs)
     others = simulation.of(Criticality.BACKGROUND, 10, 39)
     assert sum(journey.good for journey in others) / 29 >= 0.85 * 0.45 * CAPACITY
 
