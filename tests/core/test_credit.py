@@ -753,3 +753,12 @@ def test_a_receiver_hears_of_an_item_once() -> None:
     again.receive(Accept(1, "s"), 0.0)
     assert again.receive(Item(1, b"x"), 0.0) is None
     assert inbox.held_items == 1
+
+
+def test_who_wants_to_know_how_much_is_waiting() -> None:
+    """A sender tells how many items and bytes are not acknowledged."""
+    sender = sender_of(filled(b"ab", b"c"))
+    said(sender)
+    assert sender.waiting == (2, 3)
+    sender.receive(Ack(1), 0.0)
+    assert sender.waiting == (1, 1)
