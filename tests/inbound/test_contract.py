@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -461,3 +463,26 @@ def test_a_million_clients_are_counted_in_a_bounded_space(door: Any) -> None:
         assert got.status == 200
     assert service.snapshot()["parts"]["rate_limit"]["by client"]["known"] <= 1000
     assert math.isfinite(service.pressure())
+
+
+def test_the_wait_before_us_makes_the_limit_smaller(door: Any) -> None:
+    """A queue in front of the process is the only one that a worker with one thread has; others don't hide it."""
+    service = Service(LoadShedder(objective="100ms", start=50), name="shop", trusted=["10.0.0.0/8"])
+    protected = door(lambda: [b"tea"], service)
+    for seconds in [0.0] * 10 + [2.0] * 200:
+        started = f"t={time.time() - seconds - 0.01:.3f}"
+        got = protected.ask(peer="10.0.0.7", headers=[("X-Request-Start", started)])
+        assert got.status in (200, 503)
+        if service.snapshot()["parts"]["load_shedder"]["limit"] < 40:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(service.snapshot())
+
+
+def test_headers_in_any_number(door: Any) -> None:
+    """Tens of thousands of them are read in their time, and nothing of them is kept."""
+    many = [(f"x-{number}", "y" * 50) for number in range(20_000)] + [("X-Forwarded-For", "203.0.113.9")] * 5_000
+    got = door(lambda: [b"tea"], Service(RateLimit("5/s", by="client"), name="shop", trusted=["10.0.0.0/8"])).ask(
+        peer="10.0.0.7", headers=many
+    )
+    assert got.status == 200

@@ -41,7 +41,7 @@ from hormesis.priority import Criticality
 if TYPE_CHECKING:
     from hormesis.patterns.degradation import Degradation
 
-__all__ = ["Ground", "Limit", "Whose"]
+__all__ = ["Before", "Ground", "Limit", "Whose"]
 
 Whose = Callable[[Any], object]
 """Tells the principal of a request from what the shell has of it, such as an ASGI scope; None: nobody yet."""
@@ -63,6 +63,23 @@ class Limit(NamedTuple):
     """Whether it is asked only once somebody has been authenticated."""
 
 
+class Before:
+    """Takes the seconds that requests stood in queues before ours.
+
+    A pulse that measures other delays as well brings them together: then it says who takes them.
+    """
+
+    __slots__ = ("observe",)
+
+    def __init__(self, observe: Callable[[float], object] | None) -> None:
+        self.observe = observe
+
+    def __call__(self, seconds: float) -> None:
+        """Hand a delay on."""
+        if self.observe is not None:
+            self.observe(seconds)
+
+
 class Ground:
     """A service as its requests meet it.
 
@@ -72,6 +89,7 @@ class Ground:
         principal: Tells who was authenticated before us; None: nobody is.
         limits: Its rate limits, in the order in which they are asked.
         machine: Its load shedder's; None: everybody comes in.
+        before: Takes the seconds that requests stood in queues before ours.
         health: Tells how much of the shedder's limit is open, from 0 to 1; None: all of it.
         degradation: Its levels.
         leaving: How it leaves.
@@ -96,6 +114,7 @@ class Ground:
         "_principal",
         "_random",
         "_shadow",
+        "before",
         "cancels_late",
         "headers",
         "leaving",
@@ -113,6 +132,7 @@ class Ground:
         principal: Whose | None,
         limits: Sequence[Limit],
         machine: ShedderMachine | None,
+        before: Before,
         health: Callable[[], float] | None,
         degradation: Degradation | None,
         leaving: Leaving,
@@ -144,6 +164,7 @@ class Ground:
         self.headers = identifier.headers
         """The headers that `arrive` wants to see, in lower case."""
         self.ready_path = None if leaving.settings is None else leaving.settings.ready
+        self.before = before
         self._policy_headers: dict[int, str] = {}
         self._log = False
 

@@ -82,6 +82,7 @@ class LoopPulse:
         self._probes: list[LoopLag | ThreadPoolWait] = []
         if ground.machine is not None:
             longest = Longest(ground.machine.observe, now=clock.now)
+            ground.before.observe = longest.source()
             self._observe_delay = longest.source()
             self._probes = [
                 LoopLag(self._observe_lag, busy=self._busy, clock=clock),
@@ -153,7 +154,9 @@ class ThreadPulse:
         self._lag: ThreadLag | None = None
         if ground.machine is not None:
             self._ticker = ThreadTicker(ground.tick, every=_TICK, busy=self._busy, name="the pulse of a service")
-            self._lag = ThreadLag(ground.machine.observe, busy=self._busy)
+            longest = Longest(ground.machine.observe, now=service.clock.now)
+            ground.before.observe = longest.source()
+            self._lag = ThreadLag(longest.source(), busy=self._busy)
             self._ticker.start()
             self._lag.start()
         service.counts(self)

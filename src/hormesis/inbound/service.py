@@ -32,7 +32,7 @@ from hormesis.events import EventBus, Reconfigured, bus
 from hormesis.inbound.classification import Classifier, Rule
 from hormesis.inbound.drain import Drain, Leaving, watch_signals
 from hormesis.inbound.explain import explain
-from hormesis.inbound.ground import Ground, Limit, Whose
+from hormesis.inbound.ground import Before, Ground, Limit, Whose
 from hormesis.inbound.identification import Identifier
 from hormesis.inbound.limits import PRINCIPAL, addressed, cost_of, divided, key_of
 from hormesis.inbound.limits import check as check_limits
@@ -490,6 +490,7 @@ class Service:
         """Make what requests meet from the settings, with the state that the registry has for them."""
         settings = self.settings
         machine = self._machine(settings.load_shedder)
+        before = Before(None if machine is None else machine.observe)
         trusting = bool(settings.trusted or settings.proxies)
         return Ground(
             settings.name,
@@ -505,7 +506,7 @@ class Service:
                 tenant_header=None if settings.tenant_header is None else settings.tenant_header.lower(),
                 deadline=math.inf if settings.deadline is None else seconds(settings.deadline),
                 deadline_max=seconds(settings.deadline_max),
-                start=RequestStart(None if machine is None else machine.observe) if trusting else None,
+                start=RequestStart(before) if trusting else None,
             ),
             principal=self._principal,
             limits=[
@@ -518,6 +519,7 @@ class Service:
                 for address, limit in _limits(settings).items()
             ],
             machine=machine,
+            before=before,
             health=None if settings.health is None else HealthMonitor(settings.health, clock=self.clock),
             degradation=self.degradation,
             leaving=self.leaving,
