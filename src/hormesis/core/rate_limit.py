@@ -419,7 +419,7 @@ class RateLimiter:
         self.limits = tuple(limits)
         """The limits, in the order in which they are asked."""
         self._states = states
-        self.take: _Take = _taker(self.limits, states, self._take, keyed=self._keyed)
+        self.take: _Take = _taker(self.limits, states, self._given_back, self._take, keyed=self._keyed)
 
     def __len__(self) -> int:
         """Keys that are remembered, by whichever limit remembers the most."""
@@ -510,14 +510,14 @@ class RateLimiter:
 
     def _why(self, states: Sequence[State | None], cost: int, now: float) -> Refusal | None:
         """Say for which limit a call would have to wait the longest, and how long."""
-        longest, name = 0.0, ""
+        longest, reason = 0.0, ""
         for limit, state in zip(self.limits, states, strict=True):
             if cost > limit.capacity:
                 return Refusal(f"costs more than {limit.name} allows")
             wait = limit.wait(state, cost, now)
             if wait > longest:
-                longest, name = wait, limit.name
-        return Refusal(f"{name} used up", longest) if name else None
+                longest, reason = wait, _used_up(limit)
+        return Refusal(reason, longest) if reason else None
 
     def _is_followed(self, states: Sequence[State | None], at: float) -> bool:
         """Whether others have reserved moments after this one, and rely on them."""
@@ -569,12 +569,12 @@ def _place_taken(
     return None
 
 
-def _taker(limits: Sequence[Algorithm], states: States, otherwise: _Take, *, keyed: bool) -> _Take:
+def _taker(limits: Sequence[Algorithm], states: States, given_back: Moments, otherwise: _Take, *, keyed: bool) -> _Take:
     """Return what takes when all limits know the key and grant what is asked; whatever else there is, is otherwise."""
     first, *others = limits
     if isinstance(first, TokenBucket) and not others:
         make = _taker_by_key if keyed else _taker_for_all
-        return make(first.rate, first.capacity, states, otherwise)
+        return make(first, states, given_back, otherwise)
     cells, mask = states.cells, states.mask
     spends = [limit.spend for limit in limits]
 
@@ -606,10 +606,11 @@ def _taker(limits: Sequence[Algorithm], states: States, otherwise: _Take, *, key
     return take
 
 
-def _taker_for_all(rate: float, capacity: int, states: States, otherwise: _Take) -> _Take:
-    """What takes from one bucket that is the same for all: its arithmetic, written out."""
+def _taker_for_all(bucket: TokenBucket, states: States, given_back: Moments, otherwise: _Take) -> _Take:
+    """What takes from one bucket that is the same for all, or refuses: its arithmetic, written out."""
     (cell,) = states.cells
     take_out, lay_back = cell.pop, cell.append
+    rate, capacity, used_up = bucket.rate, bucket.capacity, _used_up(bucket)
 
     def take(key: str, cost: int, now: float) -> Refusal | None:
         try:
@@ -620,19 +621,24 @@ def _taker_for_all(rate: float, capacity: int, states: States, otherwise: _Take)
         if table:
             state, at = table[""], now * rate
             state = (at if state < at else state) + cost
-            if state - at <= capacity:
+            missing = state - at - capacity
+            if missing <= 0:
                 table[""] = state
                 lay_back(shard)
                 return None
+            if missing > at * _ROUNDING and cost <= capacity and "" not in given_back.by_key:
+                lay_back(shard)
+                return Refusal(used_up, missing / rate)
         lay_back(shard)
         return otherwise(key, cost, now)
 
     return take
 
 
-def _taker_by_key(rate: float, capacity: int, states: States, otherwise: _Take) -> _Take:
-    """What takes from one bucket of a key."""
+def _taker_by_key(bucket: TokenBucket, states: States, given_back: Moments, otherwise: _Take) -> _Take:
+    """What takes from one bucket of a key, or refuses."""
     cells, mask = states.cells, states.mask
+    rate, capacity, used_up = bucket.rate, bucket.capacity, _used_up(bucket)
 
     def take(key: str, cost: int, now: float) -> Refusal | None:
         cell = cells[hash(key) & mask]
@@ -644,11 +650,20 @@ def _taker_by_key(rate: float, capacity: int, states: States, otherwise: _Take) 
         at = now * rate
         state = table.get(key, at)
         state = (at if state < at else state) + cost
-        if state - at <= capacity and (key in table or (len(table) < room and len(table) & 15 != 7)):
-            table[key] = state
+        missing = state - at - capacity
+        if missing <= 0:
+            if key in table or (len(table) < room and len(table) & 15 != 7):
+                table[key] = state
+                cell.append(shard)
+                return None
+        elif missing > at * _ROUNDING and cost <= capacity and key not in given_back.by_key:
             cell.append(shard)
-            return None
+            return Refusal(used_up, missing / rate)
         cell.append(shard)
         return otherwise(key, cost, now)
 
     return take
+
+
+def _used_up(limit: Algorithm) -> str:
+    return f"{limit.name} used up"

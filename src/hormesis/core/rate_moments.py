@@ -30,16 +30,19 @@ class Moment:
 class Moments:
     """Moments by key; a key that has none takes no room.
 
+    Attributes:
+        by_key: The moments of each key that has any, by when they are due.
+
     >>> moments = Moments()
     >>> moments.add("acme", Moment(2.0, 3.0, cost=5))
     >>> moments.take("acme", 1, now=1.0, by=1.5), moments.take("acme", 1, now=1.0, by=2.5)
     (None, 2.0)
     """
 
-    __slots__ = ("_by_key", "_size")
+    __slots__ = ("_size", "by_key")
 
     def __init__(self) -> None:
-        self._by_key: OrderedDict[str, list[Moment]] = OrderedDict()
+        self.by_key: OrderedDict[str, list[Moment]] = OrderedDict()
         self._size = 0
 
     def __len__(self) -> int:
@@ -47,17 +50,17 @@ class Moments:
 
     def add(self, key: str, moment: Moment) -> None:
         """Keep a moment; when there are too many, those of the key that has had some for the longest go."""
-        bisect.insort(self._by_key.setdefault(key, []), moment)
+        bisect.insort(self.by_key.setdefault(key, []), moment)
         self._size += 1
         if self._size > _MOST:
-            _, dropped = self._by_key.popitem(last=False)
+            _, dropped = self.by_key.popitem(last=False)
             self._size -= len(dropped)
 
     def find(self, key: str, cost: int, now: float, by: float) -> Moment | None:
         """Return the first moment that is good for so much and comes by then."""
-        if key not in self._by_key:
+        if key not in self.by_key:
             return None
-        moments = self._by_key[key]
+        moments = self.by_key[key]
         passed = next((at for at, moment in enumerate(moments) if moment.until >= now), len(moments))
         self._drop(key, slice(passed))
         fitting = (moment for moment in moments[:_LOOKED_AT] if moment.cost >= cost and moment.until >= now)
@@ -71,13 +74,13 @@ class Moments:
             return None
         moment.cost -= cost
         if not moment.cost:
-            at = self._by_key[key].index(moment)
+            at = self.by_key[key].index(moment)
             self._drop(key, slice(at, at + 1))
         return moment.due
 
     def last(self, key: str) -> Moment | None:
         """Return the moment of a key that is due last."""
-        return self._by_key[key][-1] if key in self._by_key else None
+        return self.by_key[key][-1] if key in self.by_key else None
 
     def drop_last(self, key: str) -> None:
         """Drop the moment of a key that is due last."""
@@ -85,13 +88,13 @@ class Moments:
 
     def clear(self) -> None:
         """Drop all."""
-        self._by_key.clear()
+        self.by_key.clear()
         self._size = 0
 
     def _drop(self, key: str, which: slice) -> None:
-        moments = self._by_key[key]
+        moments = self.by_key[key]
         before = len(moments)
         del moments[which]
         self._size -= before - len(moments)
         if not moments:
-            del self._by_key[key]
+            del self.by_key[key]

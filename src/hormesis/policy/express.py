@@ -60,7 +60,9 @@ def protect(holder: Holder, function: Callable[..., Any]) -> Callable[..., Any]:
             return layer.run(function, args, kwargs)
         gates = layer.gates
         if gates is not None:
-            key, cost = gates.asked(args, kwargs) if gates.fixed is None else ("", gates.cost)
+            key, cost = "", gates.cost
+            if gates.fixed is None:
+                key, cost = gates.asked(args, kwargs)
             now = layer.now()
             refusal = gates.limiter.take(key, cost, now)
             if refusal is not None:
@@ -139,7 +141,9 @@ def protect_async(holder: Holder, function: Callable[..., Awaitable[Any]]) -> Ca
             return await layer.run_async(function, args, kwargs)
         gates = layer.gates
         if gates is not None:
-            key, cost = gates.asked(args, kwargs) if gates.fixed is None else ("", gates.cost)
+            key, cost = "", gates.cost
+            if gates.fixed is None:
+                key, cost = gates.asked(args, kwargs)
             now = layer.now()
             refusal = gates.limiter.take(key, cost, now)
             if refusal is not None:
