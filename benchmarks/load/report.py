@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from measures import median, spread
 from outcome import Outcome
 from scenarios import Scenario
 
-__all__ = ["best_fixed", "plot", "table", "targets", "told"]
+__all__ = ["best_fixed", "markdown", "plot", "table", "targets", "told"]
 
 _OF_BEST_FIXED = 0.95
 _OF_OPTIMUM = 0.90
@@ -74,13 +75,25 @@ def best_fixed(outcomes: Sequence[Outcome], scenario: str) -> str | None:
     return max(fixed, key=lambda arm: arms[arm].median("goodput")) if fixed else None
 
 
-def table(outcomes: Sequence[Outcome], chosen: Mapping[str, Scenario]) -> Iterator[str]:
-    """Yield the lines of the table: for each scenario its arms, of the fixed limits the best."""
-    yield (
-        f"{'':9}{'':12}{'goodput':>8}{'of best':>8}{'runs':>5}{'spread':>7}{'through-':>9}{'p50':>7}{'p99':>7}"
-        f"{'settled':>8}{'shed':>6}{'limit':>7}"
-    )
-    yield f"{'':9}{'':12}{'':8}{'fixed':>8}{'':5}{'':7}{'put':>9}{'ms':>7}{'ms':>7}{'s':>8}"
+_COLUMNS = (
+    "",
+    "",
+    "goodput",
+    "of best fixed",
+    "throughput",
+    "p50 ms",
+    "p99 ms",
+    "settled s",
+    "shed",
+    "limit",
+    "runs ±",
+    "",
+)
+
+
+def rows(outcomes: Sequence[Outcome], chosen: Mapping[str, Scenario]) -> Iterator[list[str]]:
+    """Yield the rows of the table: a head, and for each scenario its arms, of the fixed limits the best."""
+    yield list(_COLUMNS)
     for name in chosen:
         arms = _by_arm(outcomes, name)
         best = best_fixed(outcomes, name)
@@ -88,27 +101,60 @@ def table(outcomes: Sequence[Outcome], chosen: Mapping[str, Scenario]) -> Iterat
             if arm.startswith("fixed-") and arm != best:
                 continue
             value = runs.median("goodput")
-            ratio = value / arms[best].median("goodput") if best is not None else math.nan
-            line = (
-                f"{name:9}{arm:12}{value:8.3f}{ratio:8.2f}{len(runs.outcomes):5d}"
-                f"{spread([outcome.goodput for outcome in runs.outcomes]):7.3f}{runs.median('throughput'):9.3f}"
-                f"{runs.median('p50') * 1e3:7.0f}{runs.median('p99') * 1e3:7.0f}{runs.median('settled'):8.1f}"
-                f"{runs.median('shed'):6.2f}{runs.median('limit'):7.1f}"
-            )
-            yield line + "".join(f"  {each}" for each in _besides(runs))
+            of_best = f"{value / arms[best].median('goodput'):.2f}" if best is not None else ""
+            apart = spread([outcome.goodput for outcome in runs.outcomes])
+            yield [
+                name,
+                arm,
+                f"{value:.3f}",
+                of_best,
+                f"{runs.median('throughput'):.3f}",
+                _number(runs.median("p50") * 1e3, "0f"),
+                _number(runs.median("p99") * 1e3, "0f"),
+                _number(runs.median("settled"), "1f"),
+                f"{runs.median('shed'):.2f}",
+                _number(runs.median("limit"), "1f"),
+                f"{len(runs.outcomes)} {apart:.3f}" if len(runs.outcomes) > 1 else "1",
+                "; ".join(_besides(runs)),
+            ]
 
 
 def _besides(runs: Runs) -> Iterator[str]:
-    critical = runs.share("critical_answered", "critical_asked")
-    if critical == critical:  # noqa: PLR0124  it is none where there are no classes
-        good = runs.share("critical_good", "critical_asked")
-        yield f"critical {critical:.4f}, good {good:.4f}; background {runs.median('background'):.2f}"
-        yield f"Jain {runs.median('fairness'):.3f}"
+    """What only some scenarios have."""
+    if any(outcome.critical_asked for outcome in runs.outcomes):
+        critical, good = (runs.share(f"critical_{part}", "critical_asked") for part in ("answered", "good"))
+        yield f"critical: answered {critical:.4f}, well {good:.4f}"
+        yield f"background {runs.median('background'):.2f} of the rest, Jain {runs.median('fairness'):.3f}"
     recovered = runs.median("recovered")
-    if recovered == recovered:  # noqa: PLR0124
-        yield f"recovered {recovered:.1f} s"
+    if not math.isnan(recovered):
+        yield "never recovers" if recovered == math.inf else f"recovers in {recovered:.1f} s"
     if not runs.valid:
         yield "NOT VALID"
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, f".{form}") if math.isfinite(value) else ""
+
+
+def table(outcomes: Sequence[Outcome], chosen: Mapping[str, Scenario]) -> Iterator[str]:
+    """Yield the lines of the table, for a terminal."""
+    cells = list(rows(outcomes, chosen))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        left = "  ".join(cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False))
+        right = "  ".join(cell.rjust(width) for cell, width in zip(row[2:-1], widths[2:-1], strict=True))
+        yield f"{left}  {right}  {row[-1]}".rstrip()
+
+
+def markdown(outcomes: Sequence[Outcome], chosen: Mapping[str, Scenario]) -> Iterator[str]:
+    """Yield the lines of the table, for a page."""
+    for number, row in enumerate(rows(outcomes, chosen)):
+        cells = [
+            f"**{cell}**" if row[1] == "hormesis" and place in (1, 2, 3) else cell for place, cell in enumerate(row)
+        ]
+        yield f"| {' | '.join(cells)} |"
+        if not number:
+            yield f"|{'---|' * len(row)}"
 
 
 def targets(outcomes: Sequence[Outcome], chosen: Mapping[str, Scenario]) -> Iterator[tuple[bool, str]]:
@@ -125,17 +171,17 @@ def targets(outcomes: Sequence[Outcome], chosen: Mapping[str, Scenario]) -> Iter
             yield met, f"{name}: goodput {ratio:.3f} of the best fixed limit's ({best}); at least {_OF_BEST_FIXED}"
         if scenario.streams[0].calls:
             yield goodput >= _OF_OPTIMUM, f"{name}: goodput {goodput:.3f} of the optimum; at least {_OF_OPTIMUM}"
-        critical = ours.share("critical_answered", "critical_asked")
-        if critical == critical:  # noqa: PLR0124
+        if any(outcome.critical_asked for outcome in ours.outcomes):
+            critical = ours.share("critical_answered", "critical_asked")
             asked = sum(outcome.critical_asked for outcome in ours.outcomes)
             met = critical >= _AVAILABLE
-            yield met, f"{name}: critical requests answered {critical:.5f} of {asked}; at least {_AVAILABLE}"
+            yield met, f"{name}: of {asked} critical requests {critical:.5f} answered; at least {_AVAILABLE}"
         recovered = ours.median("recovered")
-        if recovered == recovered:  # noqa: PLR0124
-            yield recovered <= _RECOVERED, f"{name}: recovered in {recovered:.1f} s; at most {_RECOVERED:g}"
-        else:
+        if math.isnan(recovered):
             settled = ours.median("settled")
             yield settled <= _SETTLED, f"{name}: settled in {settled:.1f} s; at most {_SETTLED:g}"
+        else:
+            yield recovered <= _RECOVERED, f"{name}: recovered in {recovered:.1f} s; at most {_RECOVERED:g}"
 
 
 def plot(outcomes: Sequence[Outcome], name: str, scenario: Scenario, directory: Path) -> Path:
@@ -148,7 +194,7 @@ def plot(outcomes: Sequence[Outcome], name: str, scenario: Scenario, directory: 
     arms = _by_arm(outcomes, name)
     best = best_fixed(outcomes, name)
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(9, 6), layout="constrained")
-    for arm, runs in arms.items():
+    for colour, (arm, runs) in enumerate(arms.items()):
         if arm.startswith("fixed-") and arm != best:
             continue
         first = runs.outcomes[0]
@@ -157,7 +203,11 @@ def plot(outcomes: Sequence[Outcome], name: str, scenario: Scenario, directory: 
             sum(at - _WINDOW <= good < at + _WINDOW for good in first.good_at) / (2 * _WINDOW) / first.capacity
             for at in times
         ]
-        line = {"linewidth": 2.2 if arm == "hormesis" else 1.2, "label": arm}
+        line: dict[str, Any] = {
+            "linewidth": 2.2 if arm == "hormesis" else 1.2,
+            "label": arm,
+            "color": f"C{colour}",
+        }
         above.plot(times, goodput, **line)
         finite = [(at, limit) for at, limit in first.limits if limit < math.inf and at <= scenario.end]
         if finite:

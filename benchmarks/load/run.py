@@ -29,7 +29,7 @@ from typing import Any
 
 from measures import median, spread
 from outcome import WAITED_MAX, Outcome, judged
-from report import best_fixed, plot, table, targets, told
+from report import best_fixed, markdown, plot, table, targets, told
 from scenarios import SCENARIOS, Scenario
 
 HERE = Path(__file__).parent
@@ -266,7 +266,8 @@ def main() -> None:
     parser.add_argument("--only", help="scenarios whose names begin so, with commas between")
     parser.add_argument("--arms", help=f"of {', '.join(ARMS)} (fixed is the best of several), fixed-N")
     parser.add_argument("--repeat", type=int, help="how often ours and the best fixed limit run; 2, with --quick once")
-    parser.add_argument("--out", type=Path, help="a directory for a plot of each scenario, and all figures as JSON")
+    parser.add_argument("--out", type=Path, help="a directory for plots, the table, and all figures as JSON")
+    parser.add_argument("--again", type=Path, metavar="JSON", help="run nothing, and tell of the runs in this file")
     arguments = parser.parse_args()
     prefixes = tuple(arguments.only.split(",")) if arguments.only else tuple(QUICK_ARMS) if arguments.quick else ("",)
     chosen = {name: each for name, each in SCENARIOS.items() if name.startswith(prefixes)}
@@ -279,16 +280,21 @@ def main() -> None:
         for name, scenario in chosen.items()
     }
     repeat = arguments.repeat or (1 if arguments.quick else 2)
+    if arguments.again is not None:
+        told_before = json.loads(arguments.again.read_text())
+        outcomes = [Outcome(**each) for each in told_before["runs"]]
+        chosen = {name: SCENARIOS[name] for name in dict.fromkeys(outcome.scenario for outcome in outcomes)}
+        tell_all(outcomes, chosen, arguments.out)
+        return
     began, stolen_before = time.monotonic(), Machine.stolen()
     with tempfile.TemporaryDirectory(prefix="hormesis-") as directory:
         bench = Bench(Path(directory))
         outcomes = run_all(bench, chosen, arms, repeat)
-    print()
-    for line in table(outcomes, chosen):
-        print(line)
-    print("\nTargets:")
-    for met, what in targets(outcomes, chosen):
-        print(f"  {'met   ' if met else 'MISSED'} {what}")
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        written = {"calibrations": bench.calibrations, "runs": [dataclasses.asdict(outcome) for outcome in outcomes]}
+        (arguments.out / "load.json").write_text(json.dumps(written))
+    tell_all(outcomes, chosen, arguments.out)
     stolen, total = (after - before for after, before in zip(Machine.stolen(), stolen_before, strict=True))
     least, most = min(bench.calibrations), max(bench.calibrations)
     drift = "" if spread(bench.calibrations) <= _DRIFT_MAX * median(bench.calibrations) else ", TOO FAR APART"
@@ -296,12 +302,21 @@ def main() -> None:
         f"\n{time.monotonic() - began:.0f} s; C was {least:.1f} to {most:.1f}{drift};"
         f" the host took {stolen / total if total else 0:.1%} of the processors"
     )
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        written = {"calibrations": bench.calibrations, "runs": [dataclasses.asdict(outcome) for outcome in outcomes]}
-        (arguments.out / "load.json").write_text(json.dumps(written))
+
+
+def tell_all(outcomes: Sequence[Outcome], chosen: Mapping[str, Scenario], directory: Path | None) -> None:
+    """Tell what all runs came to, and draw it into a directory."""
+    print()
+    for line in table(outcomes, chosen):
+        print(line)
+    print("\nTargets:")
+    for met, what in targets(outcomes, chosen):
+        print(f"  {'met   ' if met else 'MISSED'} {what}")
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "load.md").write_text("\n".join(markdown(outcomes, chosen)) + "\n")
         for name, scenario in chosen.items():
-            plot(outcomes, name, scenario, arguments.out)
+            plot(outcomes, name, scenario, directory)
 
 
 def run_all(
