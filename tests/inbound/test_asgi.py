@@ -184,7 +184,7 @@ def test_a_websocket_holds_its_place_until_it_ends() -> None:
     async def app(scope: Message, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        await asyncio.sleep(60)
+        await asyncio.sleep(6)
         assert hm.remaining() is None
         assert current().remaining() is None
         await receive()
@@ -193,7 +193,7 @@ def test_a_websocket_holds_its_place_until_it_ends() -> None:
         protected = asgi.Protect(app, service)
         talk = Sent({"type": "websocket.connect"}, {"type": "websocket.disconnect"})
         task = asyncio.create_task(protected(websocket(), talk.receive, talk.send))
-        await asyncio.sleep(30)
+        await asyncio.sleep(3)
         assert machine(service).in_flight == 1
         other = Sent({"type": "websocket.connect"})
         await protected(websocket(), other.receive, other.send)
@@ -302,14 +302,14 @@ def test_a_limit_that_grows_lets_in_who_waits() -> None:
     )
 
     async def app(scope: Message, receive: Any, send: Any) -> None:
-        await asyncio.sleep(30)
+        await asyncio.sleep(15)
         await send(START)
         await send(LAST)
 
     async def main() -> int:
         protected = asgi.Protect(app, service)
         tasks = [asyncio.create_task(protected(http(), receive, Sent().send)) for _ in range(12)]
-        await asyncio.sleep(25)
+        await asyncio.sleep(12)
         found: int = machine(service).in_flight
         await asyncio.gather(*tasks)
         return found
@@ -345,7 +345,7 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
 
 def test_a_client_that_reads_slowly_is_not() -> None:
     """What counts is a single part that stands still, and not how long the whole takes."""
-    service = virtual(one_at_a_time(), send_timeout="10s")
+    service = virtual(one_at_a_time(), send_timeout="2s")
 
     async def app(scope: Message, receive: Any, send: Any) -> None:
         await send(START)
@@ -356,7 +356,7 @@ def test_a_client_that_reads_slowly_is_not() -> None:
     taken: list[Message] = []
 
     async def slowly(message: Message) -> None:
-        await asyncio.sleep(9)
+        await asyncio.sleep(1.5)
         taken.append(message)
 
     run_virtual(asgi.Protect(app, service)(http(), receive, slowly))
@@ -368,7 +368,7 @@ def test_a_slow_client_may_be_waited_for_for_ever() -> None:
     service = virtual(one_at_a_time(), send_timeout=None)
 
     async def slowly(message: Message) -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(5)
 
     run_virtual(asgi.Protect(tea, service)(http(), receive, slowly))
     assert empty(service)

@@ -205,3 +205,19 @@ def test_clients_that_never_read_are_cut_off(start: Start, command: tuple[str, .
     finally:
         for client in clients:
             client.close()
+
+
+def test_a_server_without_handlers_ends_what_is_in_flight(start: Start) -> None:
+    """Where the system itself would end the process, it waits for its answers, and then ends as it would have."""
+    server = start("wsgiref_server", "{port}")
+    answers: list[int] = []
+    slow = threading.Thread(target=lambda: answers.append(server.ask("/slow?1")[0]))
+    slow.start()
+    give_up = time.monotonic() + PATIENCE
+    while "slow" not in server.log.read_text():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    server.terminate()
+    slow.join(PATIENCE)
+    assert answers == [200]
+    assert server.ended() == -signal.SIGTERM

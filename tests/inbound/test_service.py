@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import hormesis as hm
+from hormesis.core.shedder import ShedWaiter
 from hormesis.events import Event, EventBus
 from hormesis.inbound import Rule, asgi, wsgi
+from hormesis.inbound.answers import Refused
 from hormesis.inbound.drain import Drain
 from hormesis.inbound.limits import divided
 from hormesis.inbound.service import Service, ServiceSettings, service_of
@@ -352,3 +354,70 @@ def test_the_readiness_path_can_be_the_applications_own() -> None:
     assert service.ready
     service.drain()
     assert not service.ready
+
+
+def test_a_limit_may_ask_functions_whose_a_request_is_and_what_it_costs() -> None:
+    """Of the request, as everything that is said of it."""
+    limit = RateLimit("5/h", by=lambda request: request.path, cost=lambda request: len(request.path))
+    service = Service(limit, RateLimit("100/h", cost=10, name="tens"), name="shop")
+    ground = service.ground
+
+    def status(path: str) -> int:
+        refused = ground.examine(ground.arrive("GET", path, "", {}))
+        return 200 if refused is None else refused.status
+
+    assert [status("/a") for _ in range(3)] == [200, 200, 429]
+    assert [status("/b") for _ in range(3)] == [200, 200, 429]
+    assert service.snapshot()["parts"]["rate_limit"]["tens"]["limits"][0]["remaining"] == 60
+
+
+def test_a_queue_that_was_filled_meanwhile() -> None:
+    """Between the look and the queue another thread may have taken the last place in it."""
+    shedder = LoadShedder(limit=1, limit_min=1, start=1, max_queued=1, shed_max=1)
+    service = Service(shedder, RateLimit("10/h"), name="shop")
+    ground = service.ground
+    requests = [ground.arrive("GET", "/", "", {}) for _ in range(3)]
+    refusals = [ground.examine(request) or ground.admit(request) for request in requests]
+    assert refusals[0] is None
+    assert all(refused is not None and refused.refusal.waitable for refused in refusals[1:])
+    waiter = ground.stand(requests[1], lambda: None)
+    assert isinstance(waiter, ShedWaiter)
+    refused = ground.stand(requests[2], lambda: None)
+    assert isinstance(refused, Refused)
+    assert refused.status == 503
+    ground.ended(requests[0], good=True)
+    assert ground.served(requests[1], waiter) is None
+    ground.leave(waiter)
+    ground.ended(requests[1], good=True)
+    assert service.snapshot()["parts"]["load_shedder"]["in_flight"] == 0
+    assert service.snapshot()["parts"]["rate_limit"]["by nothing"]["limits"][0]["remaining"] == 8
+
+
+def test_moves_of_the_limit_are_told() -> None:
+    """By the service, as a fact of its load shedder."""
+    events: list[Event] = []
+    bus = EventBus()
+    bus.listen(events.append)
+    clock = ManualClock(100.0)
+    service = Service(LoadShedder(start=50), name="shop", clock=clock, events=bus)
+    ground = service.ground
+    machine = ground.machine
+    assert machine is not None
+    for _ in range(30):
+        request = ground.arrive("GET", "/", "", {})
+        ground.admit(request)
+        machine.observe(1.0)
+        clock.advance(0.1)
+        ground.ended(request, good=True)
+        ground.tick()
+    moved = [event for event in events if event.name == "limit_changed"]
+    assert moved
+    assert (moved[0].policy, moved[0].part) == ("shop", "load_shedder")
+
+
+def test_what_is_free_is_told_no_limits() -> None:
+    """A request that costs nothing is counted by none."""
+    service = Service(Rule(cost=0), RateLimit("10/h"), name="shop")
+    request = service.ground.arrive("GET", "/", "", {})
+    assert service.ground.examine(request) is None
+    assert service.ground.standing(request) is None
