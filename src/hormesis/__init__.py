@@ -52,6 +52,7 @@ from hormesis.patterns.hedge import Hedge
 from hormesis.patterns.load_shedder import LoadShedder
 from hormesis.patterns.rate_limit import RateLimit
 from hormesis.patterns.retry import Retry
+from hormesis.patterns.throttle import Throttle
 from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.policy.call import Opened
 from hormesis.policy.expected import Expected
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from hormesis.inbound.service import Service, ServiceSettings
     from hormesis.outbound.pools import ConnectionPools
     from hormesis.patterns.degradation import Degradation, DegradationSettings
+    from hormesis.patterns.system_health import SystemHealth
     from hormesis.policy.files import Policies, load
 
 __all__ = [
@@ -105,6 +107,8 @@ __all__ = [
     "Service",
     "ServiceSettings",
     "StaleCache",
+    "SystemHealth",
+    "Throttle",
     "Throttled",
     "TimedOut",
     "Timeout",
@@ -139,6 +143,7 @@ _WHEN_ASKED_FOR = {
     "Rule": "hormesis.inbound.classification",
     "Service": "hormesis.inbound.service",
     "ServiceSettings": "hormesis.inbound.service",
+    "SystemHealth": "hormesis.patterns.system_health",
     "load": "hormesis.policy.files",
 }
 """Names that policies in code do without, and where they are: importing hormesis must not pay for them."""
