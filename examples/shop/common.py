@@ -1,4 +1,4 @@
-"""What the three services share: one transaction on a SQLite file, and errors as problem bodies (RFC 9457)."""
+"""What the services share: a transaction on a SQLite file, work for the processor, errors as problems (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
+from time import thread_time
 from typing import Annotated
 
 from fastapi import Request
@@ -13,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import StringConstraints
 from starlette.exceptions import HTTPException
 
-__all__ = ["Identifier", "answer_problem", "create", "transaction"]
+__all__ = ["Identifier", "answer_problem", "burn", "create", "transaction"]
 
 # An identifier ends up in paths and headers, so it holds nothing that would have to be escaped there.
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -38,6 +39,16 @@ def transaction(path: str, *, write: bool = False) -> Iterator[sqlite3.Connectio
         connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         with connection:
             yield connection
+
+
+def burn(milliseconds: float) -> None:
+    """Keep the processor busy for so long: what templates, prices and taxes cost a real shop.
+
+    It is the thread's own time that counts, so who has to share the processor is busy for longer, as with real work.
+    """
+    until = thread_time() + milliseconds / 1000
+    while thread_time() < until:
+        pass
 
 
 async def answer_problem(_request: Request, error: Exception) -> JSONResponse:

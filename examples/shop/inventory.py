@@ -98,6 +98,16 @@ def read_product(sku: str) -> dict[str, Any]:
     return dict(row)
 
 
+@app.get("/sales")
+def read_sales() -> dict[str, Any]:
+    """Add up what was reserved of each product."""
+    with transaction(DB) as db:
+        rows = db.execute(
+            "SELECT sku, SUM(quantity) AS quantity, SUM(amount) AS amount FROM reservations GROUP BY sku"
+        ).fetchall()
+    return {"sales": [dict(row) for row in rows]}
+
+
 @app.post("/reservations", status_code=201)
 def reserve(wanted: ReservationRequest) -> dict[str, Any]:
     """Take a quantity off the stock, once for each order, and answer what it costs."""

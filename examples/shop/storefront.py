@@ -1,8 +1,9 @@
 """Storefront: what customers talk to. It reads from inventory, and sells by reserving there and charging in payments.
 
-The same code runs bare and protected. All that it asks of other services goes through the four functions of `Calls`;
+The same code runs bare and protected. All that it asks of other services goes through the five functions of `Calls`;
 bare, those are plain httpx. Protected, which is when `SHOP_POLICIES` names a policy file, `protect` wraps each of them
-once, and the handlers at the end of this module tell the customer in plain terms what could not be done.
+once, and the handlers at the end of this module tell the customer in plain terms what could not be done. What comes in
+then passes the file's `[service]` before it gets here, and orders go to fulfilment as it asks for them (`backlog`).
 
 A read may answer an older copy, and says so. A write answers 201 only after both services confirmed their part;
 whatever else happened, the customer may post the same order again, because both parts are idempotent by its order_id.
@@ -10,11 +11,12 @@ whatever else happened, the customer may post the same order again, because both
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeAlias
@@ -25,11 +27,17 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 import hormesis as hm
-from common import Identifier, answer_problem
+from backlog import PROMISE, Backlog, PromptBacklog, UnboundedBacklog
+from common import Identifier, answer_problem, burn
 
 INVENTORY_URL = os.environ["INVENTORY_URL"]
 PAYMENTS_URL = os.environ["PAYMENTS_URL"]
+FULFILMENT_URL = os.environ["FULFILMENT_URL"]
 POLICIES = os.environ.get("SHOP_POLICIES", "")
+
+WORK_MS = float(os.environ.get("SHOP_WORK_MS", "0"))
+REPORT_PAGES = 10
+"""Pages whose work a report is worth."""
 
 COPIES_MAX = 200
 """Copies kept, the latest ones: the list, every product, and room for a larger shop, but not for any number."""
@@ -56,6 +64,7 @@ class Calls:
 
     fetch_products: Call[[]]
     fetch_product: Call[[str]]
+    fetch_sales: Call[[]]
     reserve: Call[[Order]]
     charge: Call[[str, int]]
 
@@ -69,6 +78,9 @@ def calls_over(inventory: httpx.AsyncClient, payments: httpx.AsyncClient) -> Cal
     async def fetch_product(sku: str) -> Answer:
         return answer_of(await inventory.get(f"/products/{sku}"))
 
+    async def fetch_sales() -> Answer:
+        return answer_of(await inventory.get("/sales"))
+
     async def reserve(order: Order) -> Answer:
         return answer_of(await inventory.post("/reservations", json=order.model_dump()))
 
@@ -78,7 +90,13 @@ def calls_over(inventory: httpx.AsyncClient, payments: httpx.AsyncClient) -> Cal
             await payments.post("/charges", json={"order_id": order_id, "amount": amount}, headers=headers)
         )
 
-    return Calls(fetch_products=fetch_products, fetch_product=fetch_product, reserve=reserve, charge=charge)
+    return Calls(
+        fetch_products=fetch_products,
+        fetch_product=fetch_product,
+        fetch_sales=fetch_sales,
+        reserve=reserve,
+        charge=charge,
+    )
 
 
 def answer_of(response: httpx.Response) -> Answer:
@@ -125,6 +143,7 @@ def protect(calls: Calls, policies: Mapping[str, hm.Policy]) -> Calls:
     return Calls(
         fetch_products=reads(copies.keeping(calls.fetch_products)),
         fetch_product=reads(copies.keeping(calls.fetch_product)),
+        fetch_sales=policies["inventory"](calls.fetch_sales),
         reserve=policies["reservations"](calls.reserve),
         charge=policies["payments"](calls.charge),
     )
@@ -132,17 +151,24 @@ def protect(calls: Calls, policies: Mapping[str, hm.Policy]) -> Calls:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Keep one client for each service for as long as the storefront runs."""
+    """Keep one client for each service, and pass orders on, for as long as the storefront runs."""
     async with (
         httpx.AsyncClient(base_url=INVENTORY_URL) as inventory,
         httpx.AsyncClient(base_url=PAYMENTS_URL) as payments,
+        httpx.AsyncClient(base_url=FULFILMENT_URL) as fulfilment,
     ):
         calls = calls_over(inventory, payments)
+        backlog: Backlog = UnboundedBacklog(fulfilment)
         if POLICIES:
             hm.telemetry.record_events()
             calls = protect(calls, hm.load(POLICIES))
-        app.state.calls = calls
+            backlog = PromptBacklog(FULFILMENT_URL.replace("http", "ws", 1) + "/orders/stream")
+        app.state.calls, app.state.backlog = calls, backlog
+        passing_on = asyncio.create_task(backlog.run())
         yield
+        passing_on.cancel()
+        with suppress(asyncio.CancelledError):
+            await passing_on
 
 
 async def calls_of(request: Request) -> Calls:
@@ -151,7 +177,14 @@ async def calls_of(request: Request) -> Calls:
     return calls
 
 
+async def backlog_of(request: Request) -> Backlog:
+    """Hand an endpoint the orders that are not packed yet."""
+    backlog: Backlog = request.app.state.backlog
+    return backlog
+
+
 TheCalls = Annotated[Calls, Depends(calls_of)]
+TheBacklog = Annotated[Backlog, Depends(backlog_of)]
 
 app = FastAPI(title="storefront", lifespan=lifespan, exception_handlers={HTTPException: answer_problem})
 
@@ -165,28 +198,55 @@ async def healthz() -> dict[str, str]:
 @app.get("/products")
 async def list_products(calls: TheCalls, response: Response) -> Answer:
     """List all products."""
-    return mark_degraded(await calls.fetch_products(), response)
+    return page(await calls.fetch_products(), response)
 
 
 @app.get("/products/{sku}")
 async def read_product(sku: Identifier, calls: TheCalls, response: Response) -> Answer:
     """Answer a product's name, price in cents and stock."""
-    return mark_degraded(await calls.fetch_product(sku), response)
+    return page(await calls.fetch_product(sku), response)
 
 
-def mark_degraded(answer: Answer, response: Response) -> Answer:
-    """Say in a header, too, that an answer is an older copy: load balancers and game days don't read bodies."""
+def page(answer: Answer, response: Response) -> Answer:
+    """Make a page of an answer, which is work for the processor.
+
+    A header, too, says when it is an older copy: load balancers and game days don't read bodies.
+    """
+    burn(WORK_MS)
     if answer.get("degraded"):
         response.headers["X-Degraded"] = "stale"
     return answer
 
 
 @app.post("/orders", status_code=201)
-async def place_order(order: Order, calls: TheCalls) -> Answer:
-    """Reserve, then charge what the reservation costs; this order, since a reservation is the cheaper one to leave."""
+async def place_order(order: Order, calls: TheCalls, backlog: TheBacklog) -> Answer:
+    """Reserve, then charge what the reservation costs; this order, since a reservation is the cheaper one to leave.
+
+    Room in the backlog comes before both: an order that can't be packed in time is not charged either.
+    """
+    backlog.check_room()
     reservation = await calls.reserve(order)
     charge = await calls.charge(order.order_id, reservation["amount"])
+    burn(WORK_MS)
+    backlog.put(order.model_dump())
     return {**order.model_dump(), "amount": charge["amount"]}
+
+
+@app.get("/promise")
+async def check_promise(backlog: TheBacklog, response: Response) -> Answer:
+    """Say whether the shop keeps its word, that an order is packed within seconds: 500 when one waits for longer."""
+    state = backlog.state()
+    if state["oldest_seconds"] > PROMISE:
+        response.status_code = 500
+    return {**state}
+
+
+@app.get("/reports/sales")
+async def report_sales(calls: TheCalls) -> Answer:
+    """Report what was sold: as much work as many pages, for somebody who can wait."""
+    sales = (await calls.fetch_sales())["sales"]
+    burn(REPORT_PAGES * WORK_MS)
+    return {"products": len(sales), "amount": sum(row["amount"] for row in sales)}
 
 
 async def answer_status(request: Request, error: Exception) -> Response:
@@ -215,3 +275,4 @@ app.add_exception_handler(httpx.HTTPStatusError, answer_status)
 if POLICIES:
     for failure in (hm.Rejected, hm.TimedOut, httpx.HTTPError):
         app.add_exception_handler(failure, answer_unavailable)
+    app.add_middleware(hm.asgi.Protect, service=POLICIES)

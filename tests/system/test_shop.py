@@ -6,6 +6,7 @@ Faults here are the plainest ones, a service that was killed; the game day's own
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -62,6 +63,15 @@ class Service:
                 return
         pytest.fail(f"{self.name} did not become ready:\n{self.log.read_text()[-2000:]}")
 
+    def freeze(self) -> None:
+        """Let the process stand still until it is thawed."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """End the process as a crash does; it may be dead already."""
         if self._process is not None:
@@ -74,11 +84,12 @@ class Service:
 
 
 class Shop:
-    """The three services, wired to each other; `policies` makes the storefront a protected one."""
+    """The four services, wired to each other; `policies` makes the storefront a protected one."""
 
     def __init__(self, folder: Path, policies: str = "") -> None:
         self.inventory = Service("inventory", folder)
         self.payments = Service("payments", folder)
+        self.fulfilment = Service("fulfilment", folder)
         self.storefront = Service("storefront", folder)
         self._folder = folder
         self._policies = policies
@@ -86,13 +97,18 @@ class Shop:
     def start(self) -> None:
         self.inventory.start(INVENTORY_DB=str(self._folder / "inventory.db"))
         self.payments.start(PAYMENTS_DB=str(self._folder / "payments.db"))
+        self.start_fulfilment()
         self.storefront.start(
             INVENTORY_URL=str(self.inventory.client.base_url),
             PAYMENTS_URL=str(self.payments.client.base_url),
+            FULFILMENT_URL=str(self.fulfilment.client.base_url),
             SHOP_POLICIES=self._policies,
         )
-        for service in (self.inventory, self.payments, self.storefront):
+        for service in (self.inventory, self.payments, self.fulfilment, self.storefront):
             service.wait_ready()
+
+    def start_fulfilment(self) -> None:
+        self.fulfilment.start(FULFILMENT_DB=str(self._folder / "fulfilment.db"))
 
     def order(self, order_id: str, sku: str, quantity: int = 1) -> httpx.Response:
         order = {"order_id": order_id, "sku": sku, "quantity": quantity}
@@ -106,6 +122,20 @@ class Shop:
         charges: dict[str, int] = self.payments.client.get("/charges").json()
         return charges
 
+    def parcels(self) -> int:
+        count: int = self.fulfilment.client.get("/parcels").json()["count"]
+        return count
+
+    def wait_for_parcels(self, count: int) -> None:
+        """Return once there are so many parcels, and nothing is left to be packed."""
+        give_up = time.monotonic() + READY_WITHIN
+        while time.monotonic() < give_up:
+            waiting = self.storefront.client.get("/promise")
+            if waiting.json()["orders"] == 0 and self.parcels() >= count:
+                break
+            time.sleep(0.02)
+        assert self.parcels() == count
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -118,7 +148,7 @@ def free_port() -> int:
 def running(folder: Path, policies: str = "") -> Iterator[Shop]:
     shop = Shop(folder, policies)
     with ExitStack() as stack:
-        for service in (shop.inventory, shop.payments, shop.storefront):
+        for service in (shop.inventory, shop.payments, shop.fulfilment, shop.storefront):
             stack.callback(service.close)
         shop.start()
         yield shop
@@ -273,3 +303,71 @@ def assert_unavailable(answer: httpx.Response) -> None:
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == 503
+
+
+def test_bare_orders_are_lost_behind_a_slow_fulfilment(tmp_path: Path) -> None:
+    """A bare shop takes every order however many wait, and what can't be passed on is gone: customers were told 201."""
+    with running(tmp_path) as shop:
+        assert shop.order("order-0", "1").status_code == 201
+        shop.wait_for_parcels(1)
+        shop.fulfilment.freeze()
+        assert {shop.order(f"order-{number}", "1").status_code for number in range(1, 30)} == {201}
+        assert shop.storefront.client.get("/promise").json()["orders"] > 12
+        shop.fulfilment.kill()
+        give_up = time.monotonic() + READY_WITHIN
+        while shop.storefront.client.get("/promise").json()["orders"] and time.monotonic() < give_up:
+            time.sleep(0.02)
+        shop.start_fulfilment()
+        shop.fulfilment.wait_ready()
+        assert shop.parcels() < shop.charges()["count"] == 30
+
+
+def test_protected_orders_are_declined_before_they_are_charged(protected: Shop) -> None:
+    """Behind a fulfilment that stands still a few orders are taken, and the next ones told to come back, uncharged.
+
+    All that were taken are packed once: also those that were on their way when fulfilment was killed.
+    """
+    assert protected.order("first", "1").status_code == 201
+    protected.wait_for_parcels(1)
+    protected.fulfilment.freeze()
+    answers = [protected.order(f"order-{number}", "1") for number in range(60)]
+    taken = 1 + sum(answer.status_code == 201 for answer in answers)
+    # Not even at the fastest are there more than there is room for, and what fulfilment had asked for already.
+    assert 3 <= taken <= 1 + 40 + 3
+    for answer in answers:
+        if answer.status_code != 201:
+            assert_unavailable(answer)
+    assert protected.charges()["count"] == taken
+    assert protected.stock("1") == 1_000_000 - taken
+    protected.fulfilment.kill()
+    protected.start_fulfilment()
+    protected.fulfilment.wait_ready()
+    protected.wait_for_parcels(taken)
+    assert protected.order("order-59", "1").status_code == 201
+    protected.wait_for_parcels(taken + 1)
+
+
+def test_a_broken_promise_is_told(protected: Shop) -> None:
+    """The shop says itself when an order waits longer than it has promised."""
+    protected.fulfilment.freeze()
+    assert protected.order("late", "1").status_code == 201
+    assert protected.storefront.client.get("/promise").status_code == 200
+    time.sleep(5.1)
+    assert protected.storefront.client.get("/promise").status_code == 500
+    protected.fulfilment.thaw()
+    protected.wait_for_parcels(1)
+    assert protected.storefront.client.get("/promise").status_code == 200
+
+
+def test_reports_are_limited_and_nothing_else_is(protected: Shop) -> None:
+    """Who asks for too many reports is told when to come back, by the name of the limit; everybody else is served."""
+    client, key = protected.storefront.client, {"X-API-Key": "bookkeeper-key"}
+    assert protected.order("sold", "1", quantity=2).status_code == 201
+    answers = [client.get("/reports/sales", headers=key) for _ in range(12)]
+    assert answers[0].json() == {"products": 1, "amount": 2 * 525}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert all(answer.headers["content-type"] == "application/problem+json" for answer in refused)
+    assert all("reports" in answer.headers["ratelimit"] for answer in refused)
+    assert {client.get("/products/1", headers=key).status_code for _ in range(12)} == {200}

@@ -158,7 +158,8 @@ class Pause:
 class Throttle:
     """The process runs only this share of the time, as under a CPU quota or beside a greedy neighbour.
 
-    It is frozen and thawed in turn, ten times a second (SIGSTOP, SIGCONT); between two pauses it is as fast as ever.
+    It is frozen and thawed in turn (SIGSTOP, SIGCONT), ten times a second or, with a share below a tenth, for ten
+    milliseconds at a time; between two pauses it is as fast as ever.
     """
 
     throttle: float

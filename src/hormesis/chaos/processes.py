@@ -35,6 +35,9 @@ _ANSWER_WITHIN = 2.0
 """Seconds that one question whether a process is ready may take."""
 _QUOTA_PERIOD = 0.1
 """Seconds in which a throttled process gets its share of the time once: the period of the kernel's own CPU quotas."""
+_TURN_LEAST = 0.01
+"""Seconds that it runs in one go at the least: in less it might not even get to a processor. A smaller share makes the
+period longer."""
 _DEATH_WITHIN = 5.0
 """Seconds after which a process that was killed has ended, unless it hangs in the kernel."""
 _LOG_LINES = 20
@@ -209,13 +212,14 @@ class Process:
 
     async def _throttle(self, share: float) -> None:
         """Freeze and thaw it; a turn that took too long, as this loop was busy, is made up for by a longer freeze."""
-        began, ran = monotonic(), _QUOTA_PERIOD * share
+        turn = max(_QUOTA_PERIOD * share, _TURN_LEAST)
+        began, ran = monotonic(), turn
         while True:
             self._signal(signal.SIGSTOP)
             await asyncio.sleep(began + ran / share - monotonic())
             thawed = monotonic()
             self._signal(signal.SIGCONT)
-            await asyncio.sleep(_QUOTA_PERIOD * share)
+            await asyncio.sleep(turn)
             ran += monotonic() - thawed
 
     async def _supervise(self) -> None:
