@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
@@ -271,16 +273,21 @@ class LocalLimiter:
     0
     """
 
-    __slots__ = ("_by_key", "_clock", "_lock", "_name", "_now", "_one", "_settings", "_take")
+    __slots__ = ("__weakref__", "_by_key", "_clock", "_lock", "_name", "_now", "_one", "_settings", "_take")
 
     def __init__(self, settings: RateLimit, clock: Clock) -> None:
         self._settings = settings
         self._name = settings.name or settings.slot.key
         self._clock = clock
         self._now = clock.now
+        self.start_clean()
+        _limiters.add(self)
+
+    def start_clean(self) -> None:
+        """Forget what was spent, and every lock, as a process must that was forked while others held them."""
         self._lock = threading.Lock()
         # Whoever names no key is most often the only caller: for that one, no keys have to be told apart.
-        self._one = settings.core(threading.Lock(), keyed=False)
+        self._one = self._settings.core(threading.Lock(), keyed=False)
         self._take = self._one.take
         self._by_key: RateLimiter | None = None
 
@@ -338,6 +345,18 @@ class LocalLimiter:
         if isinstance(wait, Refusal):
             raise RateLimited(self._name, wait.reason, wait.retry_after)
         return limiter, now + wait
+
+
+_limiters: weakref.WeakSet[LocalLimiter] = weakref.WeakSet()
+
+
+def _start_clean_after_fork() -> None:
+    for limiter in list(_limiters):
+        limiter.start_clean()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_clean_after_fork)
 
 
 def _quotas(limits: Rate | Sequence[Rate], algorithm: str) -> tuple[Quota, ...]:

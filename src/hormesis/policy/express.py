@@ -58,9 +58,9 @@ def protect(holder: Holder, function: Callable[..., Any]) -> Callable[..., Any]:
         if passing is None:
             _turn_away(layer, breaker)
             return layer.run(function, args, kwargs)
-        gates = layer.gates
+        gates, key, cost, now = layer.gates, "", 1, 0.0
         if gates is not None:
-            key, cost = "", gates.cost
+            cost = gates.cost
             if gates.fixed is None:
                 key, cost = gates.asked(args, kwargs)
             now = layer.now()
@@ -139,9 +139,9 @@ def protect_async(holder: Holder, function: Callable[..., Awaitable[Any]]) -> Ca
         if passing is None:
             _turn_away(layer, breaker)
             return await layer.run_async(function, args, kwargs)
-        gates = layer.gates
+        gates, key, cost, now = layer.gates, "", 1, 0.0
         if gates is not None:
-            key, cost = "", gates.cost
+            cost = gates.cost
             if gates.fixed is None:
                 key, cost = gates.asked(args, kwargs)
             now = layer.now()
