@@ -46,13 +46,9 @@ from hormesis.outcome import FailureKind, UnwantedResult, classify, register_fai
 from hormesis.patterns.bulkhead import Bulkhead
 from hormesis.patterns.cache import StaleCache
 from hormesis.patterns.circuit_breaker import CircuitBreaker
-from hormesis.patterns.concurrency_limit import ConcurrencyLimit
 from hormesis.patterns.fallback import Fallback
 from hormesis.patterns.hedge import Hedge
-from hormesis.patterns.load_shedder import LoadShedder
-from hormesis.patterns.rate_limit import RateLimit
 from hormesis.patterns.retry import Retry
-from hormesis.patterns.throttle import Throttle
 from hormesis.patterns.timeout import Deadline, Timeout
 from hormesis.policy.call import Opened
 from hormesis.policy.expected import Expected
@@ -68,8 +64,12 @@ if TYPE_CHECKING:
     from hormesis.inbound.drain import Drain
     from hormesis.inbound.service import Service, ServiceSettings
     from hormesis.outbound.pools import ConnectionPools
+    from hormesis.patterns.concurrency_limit import ConcurrencyLimit
     from hormesis.patterns.degradation import Degradation, DegradationSettings
+    from hormesis.patterns.load_shedder import LoadShedder
+    from hormesis.patterns.rate_limit import RateLimit
     from hormesis.patterns.system_health import SystemHealth
+    from hormesis.patterns.throttle import Throttle
     from hormesis.policy.files import Policies, load
 
 __all__ = [
@@ -135,15 +135,19 @@ __all__ = [
 ]
 
 _WHEN_ASKED_FOR = {
+    "ConcurrencyLimit": "hormesis.patterns.concurrency_limit",
     "ConnectionPools": "hormesis.outbound.pools",
     "Degradation": "hormesis.patterns.degradation",
     "DegradationSettings": "hormesis.patterns.degradation",
     "Drain": "hormesis.inbound.drain",
+    "LoadShedder": "hormesis.patterns.load_shedder",
     "Policies": "hormesis.policy.files",
+    "RateLimit": "hormesis.patterns.rate_limit",
     "Rule": "hormesis.inbound.classification",
     "Service": "hormesis.inbound.service",
     "ServiceSettings": "hormesis.inbound.service",
     "SystemHealth": "hormesis.patterns.system_health",
+    "Throttle": "hormesis.patterns.throttle",
     "load": "hormesis.policy.files",
 }
 """Names that policies in code do without, and where they are: importing hormesis must not pay for them."""
