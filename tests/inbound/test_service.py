@@ -239,9 +239,11 @@ def test_the_load_is_a_source_of_the_levels() -> None:
         clock.advance(0.1)
         ground.tick()
     assert service.pressure() > 0.9
-    clock.advance(1)
+    clock.advance(0.5)
     assert degradation.level != "full"
     assert degradation.snapshot()["health"]["load of shop"] < 0.1
+    clock.advance(3600)
+    assert service.pressure() == 0.0
 
 
 def test_health_closes_part_of_the_limit() -> None:

@@ -392,7 +392,13 @@ class Service:
     def pressure(self) -> float:
         """How near the service is to what it can do, from 0 to 1; 0 without a load shedder."""
         machine = self.ground.machine
-        return 0.0 if machine is None else machine.pressure
+        if machine is None:
+            return 0.0
+        # Nobody else looks at the time while nothing comes.
+        now = self.clock.now()
+        if now >= machine.due:
+            machine.tick(now)
+        return machine.pressure
 
     def reconfigure(self, *parts: Part, **settings: Any) -> None:
         """Give it other settings while it is in use; its state is kept, and who is in stays in.
