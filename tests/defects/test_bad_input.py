@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import hormesis as hm
+from hormesis.patterns.throttle import Throttle
 from hormesis.tables import Settings
 
 
@@ -30,6 +31,8 @@ LEAST: dict[type[Any], dict[str, Any]] = {
     hm.Retry: {"on": "any"},
     hm.Hedge: {},
     hm.CircuitBreaker: {},
+    hm.RateLimit: {"limits": "100/s"},
+    Throttle: {},
     hm.Bulkhead: {"max_concurrent": 1},
     hm.Timeout: {"limit": 1},
     hm.Expected: {"rate": 1, "latency": 1},
@@ -106,6 +109,29 @@ BAD: dict[type[Any], dict[str, list[Any]]] = {
         "on": [*NO_ONS, None],
         "on_result": [*NO_FUNCTIONS, int],
         "ignore": NO_ONS,
+        "by": NO_BYS,
+        "max_keys": [*NO_WHOLES, 0, None],
+    },
+    hm.RateLimit: {
+        "limits": [
+            *(-1, math.nan, math.inf, True, None, "", "much", [], {}, b"1", 10**400, "0/s", "1/0s", "3000000/s"),
+            *(("1/s", True), ("1/s", "60/60s", "1/min"), ("1/s",) * 2),
+        ],
+        "burst": [*NO_WHOLES, 0],
+        "by": NO_BYS,
+        "cost": [*NO_WHOLES, 0, 101, None, int, asynchronous],
+        "algorithm": [*NO_CHOICES, None],
+        "max_wait": NO_DURATIONS,
+        "max_keys": [*NO_WHOLES, 0, None],
+        "name": ["", 3, True, []],
+    },
+    Throttle: {
+        "ratio": [*NO_NUMBERS, 0.9, 101, 10**400, None],
+        "on": [*NO_ONS, None],
+        "window": [*NO_DURATIONS, 0, None],
+        "minimum_calls": [*NO_WHOLES, 0, None],
+        "retry_after_max": [*NO_DURATIONS, None],
+        "probe_every": [*NO_DURATIONS, 0, None],
         "by": NO_BYS,
         "max_keys": [*NO_WHOLES, 0, None],
     },
