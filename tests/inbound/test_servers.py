@@ -221,3 +221,32 @@ def test_a_server_without_handlers_ends_what_is_in_flight(start: Start) -> None:
     slow.join(PATIENCE)
     assert answers == [200]
     assert server.ended() == -signal.SIGTERM
+
+
+def shake_hands(port: int) -> tuple[socket.socket, str]:
+    """Begin a WebSocket; returns it, and the status line of the answer."""
+    client = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    client.sendall(
+        b"GET /talk HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    answer = b""
+    while b"\r\n" not in answer and (part := client.recv(4096)):
+        answer += part
+    return client, answer.split(b"\r\n")[0].decode()
+
+
+def test_websockets_hold_their_places(start: Start) -> None:
+    """While they are open there is no room for a third, which is told so before it is accepted."""
+    server = start(*UVICORN)
+    first, status = shake_hands(server.port)
+    second, _ = shake_hands(server.port)
+    assert "101" in status
+    refused, status = shake_hands(server.port)
+    assert "503" in status
+    for client in (first, second, refused):
+        client.close()
+    give_up = time.monotonic() + PATIENCE
+    while server.ask()[0] != 200:
+        assert time.monotonic() < give_up
+        time.sleep(0.02)

@@ -127,11 +127,18 @@ class Protect:
         if ground.headers is not self._names_of:
             self._names = {name.encode("latin-1"): name for name in ground.headers}
             self._names_of = ground.headers
-        names = self._names
+        names, headers = self._names, list(scope["headers"])
         found: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            if name in names:
-                add_header(found, names[name], value.decode("latin-1"))
+        by_name = dict(headers)
+        wanted = names.keys() & by_name.keys()
+        if len(by_name) == len(headers):
+            for name in wanted:
+                found[names[name]] = by_name[name].decode("latin-1")
+        elif wanted:
+            # Some come more than once.
+            for name, value in headers:
+                if name in wanted:
+                    add_header(found, names[name], value.decode("latin-1"))
         client = scope.get("client")
         # A WebSocket's handshake has no method in its scope, since it has only one.
         return ground.arrive(scope.get("method", "GET"), scope["path"], client[0] if client else "", found, scope)

@@ -130,9 +130,9 @@ class Identifier:
             request_id = request_id_of(found)
         request = Request(method, path, request_id or self._new_id(), now)
         request.address = origin.address
-        request.believed = believed
         tenant = None
         if believed:
+            request.believed = True
             if self._tenant_header is not None:
                 tenant = _name(found.get(self._tenant_header))
             if self._start is not None:

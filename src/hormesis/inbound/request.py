@@ -45,54 +45,35 @@ class Request:
         before: Seconds that it stood in queues before ours, as a trusted hop tells; None when none does.
     """
 
-    __slots__ = (
-        "address",
-        "arrived",
-        "before",
-        "believed",
-        "client",
-        "cost",
-        "criticality",
-        "expires",
-        "label",
-        "method",
-        "path",
-        "permit",
-        "principal",
-        "queued",
-        "refused",
-        "request_id",
-        "service",
-        "taken",
-        "tenant",
-        "told",
-    )
+    # What most requests have in common stands in the class, so that making one costs no more than what it differs in.
+
+    address: str = ""
+    believed: bool = False
+    client: str = ""
+    label: str = ""
+    """The client's name, if its author was the service's: fit for events and metrics."""
+    tenant: str | None = None
+    principal: str | None = None
+    criticality: Criticality = Criticality.DEFAULT
+    told: Criticality | None = None
+    cost: int = 1
+    expires: float = math.inf
+    queued: float = 0.0
+    before: float | None = None
+
+    # What the journey holds for it.
+    service: Serving | None = None
+    refused: bool = False
+    """Whether a stop has refused it; a shadow lets it in all the same."""
+    permit: ShedPermit | None = None
+    taken: Sequence[tuple[Any, str, int]] = ()
+    """The rate limits that it was counted by, under which keys, and what it has spent of them."""
 
     def __init__(self, method: str, path: str, request_id: str, arrived: float) -> None:
         self.method = method
         self.path = path
         self.request_id = request_id
         self.arrived = arrived
-        self.address = ""
-        self.believed = False
-        self.client = ""
-        self.label = ""
-        """The client's name, if its author was the service's: fit for events and metrics."""
-        self.tenant: str | None = None
-        self.principal: str | None = None
-        self.criticality = Criticality.DEFAULT
-        self.told: Criticality | None = None
-        self.cost = 1
-        self.expires = math.inf
-        self.queued = 0.0
-        self.before: float | None = None
-        # What the journey holds for it.
-        self.service: Serving | None = None
-        self.refused = False
-        """Whether a stop has refused it; a shadow lets it in all the same."""
-        self.permit: ShedPermit | None = None
-        self.taken: Sequence[tuple[Any, str, int]] = ()
-        """The rate limits that it was counted by, under which keys, and what it has spent of them."""
 
     @property
     def cohort(self) -> float:
