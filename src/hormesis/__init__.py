@@ -173,8 +173,8 @@ def __getattr__(name: str) -> Any:
     if name not in _WHEN_ASKED_FOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("Policies", "load"):
-        for room in _WITH_TABLES:
-            importlib.import_module(room)
+        for tables in _WITH_TABLES:
+            importlib.import_module(tables)
     found = getattr(importlib.import_module(_WHEN_ASKED_FOR[name]), name)
     globals()[name] = found
     return found

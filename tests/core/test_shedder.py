@@ -811,3 +811,13 @@ def test_windows_are_as_long_as_the_new_terms_say() -> None:
     assert slow.limit == 10.0
     world.passes(0.2)
     assert slow.limit == 11.0
+
+
+def test_a_permit_may_end_without_a_word_on_how_it_went() -> None:
+    """Its place is free, and nothing is learned from it."""
+    world = World(1, max_queued=0)
+    permit = world.goes_in()
+    world.machine.end(permit, 60.0, good=None)
+    assert world.machine.in_flight == 0
+    assert world.machine._typical.value is None
+    assert not world.machine._latencies

@@ -370,13 +370,14 @@ class ShedderMachine:
             woken = self._hand_over(now)
         _wake(woken)
 
-    def end(self, permit: ShedPermit, now: float, *, good: bool) -> None:
+    def end(self, permit: ShedPermit, now: float, *, good: bool | None) -> None:
         """End a permit: its request has been answered, or given up. A permit ends once; ending it again does nothing.
 
         Args:
             permit: What `admit` or a waiter got.
             now: The time.
-            good: Whether its latency means anything: it was answered, and neither by an error nor cut off.
+            good: Whether it was answered, and neither by an error nor cut off. None: how it went, and how long it took,
+                says nothing.
         """
         if permit.over:
             return
@@ -389,7 +390,7 @@ class ShedderMachine:
             self._typical.record(latency)
             if len(self._latencies) < _LEARNED_MAX:
                 self._latencies.append(latency)
-        else:
+        elif good is not None:
             self._windowing.dropped(self.in_flight)
         with self._lock:
             self._give_back(permit)

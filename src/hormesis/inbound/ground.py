@@ -28,7 +28,7 @@ from hormesis.clock import Clock, Random
 from hormesis.context import CallFacts, TravellingDeadline, current_deadline, left
 from hormesis.core.admission import Refusal
 from hormesis.core.rate_limit import Limiter, Standing
-from hormesis.core.shedder import ShedderMachine, ShedPermit, ShedWaiter
+from hormesis.core.shedder import ShedderMachine, ShedWaiter
 from hormesis.core.slots import Inbound
 from hormesis.errors import DeadlineExceeded, RateLimited
 from hormesis.events import CallEnded, CallRejected, Event, EventBus, LimitChanged, Waited
@@ -36,7 +36,6 @@ from hormesis.inbound.answers import Answer, Refused, answer_to, of_error, polic
 from hormesis.inbound.drain import Leaving
 from hormesis.inbound.identification import Identifier
 from hormesis.inbound.request import NAME_MAX, Request
-from hormesis.priority import Criticality
 
 if TYPE_CHECKING:
     from hormesis.patterns.degradation import Degradation
@@ -306,18 +305,9 @@ class Ground:
             return
         now = self.now()
         if permit is not None:
-            if good is None or ending == "cancelled":
-                self._put_back(permit, now)
-            else:
-                self._shedder().end(permit, now, good=good)
+            self._shedder().end(permit, now, good=None if ending == "cancelled" else good)
         if self._bus.callers:
             self._tell_ended(request, now, ending or ("failure" if good is False else "success"))
-
-    def _put_back(self, permit: ShedPermit, now: float) -> None:
-        """End a permit without a word on how it went, as somebody does who has got it and does not need it."""
-        waiter = ShedWaiter(Criticality.DEFAULT, 0.0, "", lambda: None, now=now)
-        waiter.permit = permit
-        self._shedder().leave(waiter, now)
 
     def answer(self, request: Request, refused: Refused) -> Answer:
         """Make the answer to a request that was turned away."""
