@@ -92,7 +92,9 @@ def ours_by_hand() -> list[Case]:
             30,
             counted(by_key, "acme"),
         ),
-        Case("a thousand keys: hormesis", timed(_truth(lambda: many.try_acquire(keys()))), 30, counted(many, _KEYS[0])),
+        Case(
+            "a thousand keys: hormesis", timed(_truth(lambda: many.try_acquire(keys()))), None, counted(many, _KEYS[0])
+        ),
         Case("a second and a day: hormesis", timed(_truth(several.try_acquire)), None, counted(several, "")),
         Case("sliding window: hormesis", timed(_truth(window.try_acquire)), None, counted(window, "")),
     ]

@@ -128,10 +128,10 @@ class RateGates:
 
     Attributes:
         fixed: The gate of every call, where all are the same.
-        cost: What a call spends, unless a function tells.
+        key_of, cost, cost_of: As in the terms.
     """
 
-    __slots__ = ("_terms", "cost", "fixed", "limiter", "max_wait")
+    __slots__ = ("_terms", "cost", "cost_of", "fixed", "key_of", "limiter", "max_wait")
 
     def __init__(self, limiter: RateLimiter, terms: RateTerms) -> None:
         self.limiter = limiter
@@ -140,23 +140,18 @@ class RateGates:
     def _go_by(self, terms: RateTerms) -> None:
         self._terms = terms
         self.max_wait = terms.max_wait
+        self.key_of = terms.key_of
         self.cost = terms.cost
+        self.cost_of = terms.cost_of
         fixed = terms.key_of is None and terms.cost_of is None
         self.fixed = RateGate(self.limiter, "", terms.cost, max_wait=terms.max_wait) if fixed else None
-
-    def asked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, int]:
-        """Return the key of a call with these arguments, and what it spends."""
-        terms = self._terms
-        return (
-            terms.key_of(args, kwargs) if terms.key_of is not None else "",
-            terms.cost_of(args, kwargs) if terms.cost_of is not None else terms.cost,
-        )
 
     def gate(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> RateGate:
         """Return what admits a call with these arguments."""
         if self.fixed is not None:
             return self.fixed
-        key, cost = self.asked(args, kwargs)
+        key = "" if self.key_of is None else self.key_of(args, kwargs)
+        cost = self.cost if self.cost_of is None else self.cost_of(args, kwargs)
         return RateGate(self.limiter, key, cost, max_wait=self.max_wait)
 
     def reconfigure(self, limits: Sequence[Algorithm], terms: RateTerms) -> bool:

@@ -58,12 +58,17 @@ def protect(holder: Holder, function: Callable[..., Any]) -> Callable[..., Any]:
         if passing is None:
             _turn_away(layer, breaker)
             return layer.run(function, args, kwargs)
-        gates, key, cost, now = layer.gates, "", 1, 0.0
+        gates = layer.gates
+        spent: Any = None
         if gates is not None:
-            cost = gates.cost
+            key, cost = "", gates.cost
             if gates.fixed is None:
-                key, cost = gates.asked(args, kwargs)
+                if gates.key_of is not None:
+                    key = gates.key_of(args, kwargs)
+                if gates.cost_of is not None:
+                    cost = gates.cost_of(args, kwargs)
             now = layer.now()
+            spent = key, cost, now
             refusal = gates.limiter.take(key, cost, now)
             if refusal is not None:
                 _refuse(layer, gates, key, refusal)
@@ -76,7 +81,7 @@ def protect(holder: Holder, function: Callable[..., Any]) -> Callable[..., Any]:
                 place = None
             if place is None:
                 if gates is not None:
-                    gates.limiter.put_back(key, cost, now)
+                    gates.limiter.put_back(*spent)
                 return layer.run(function, args, kwargs)
         if layer.budget is not None:
             layer.deposit()
@@ -139,12 +144,17 @@ def protect_async(holder: Holder, function: Callable[..., Awaitable[Any]]) -> Ca
         if passing is None:
             _turn_away(layer, breaker)
             return await layer.run_async(function, args, kwargs)
-        gates, key, cost, now = layer.gates, "", 1, 0.0
+        gates = layer.gates
+        spent: Any = None
         if gates is not None:
-            cost = gates.cost
+            key, cost = "", gates.cost
             if gates.fixed is None:
-                key, cost = gates.asked(args, kwargs)
+                if gates.key_of is not None:
+                    key = gates.key_of(args, kwargs)
+                if gates.cost_of is not None:
+                    cost = gates.cost_of(args, kwargs)
             now = layer.now()
+            spent = key, cost, now
             refusal = gates.limiter.take(key, cost, now)
             if refusal is not None:
                 _refuse(layer, gates, key, refusal)
@@ -157,7 +167,7 @@ def protect_async(holder: Holder, function: Callable[..., Awaitable[Any]]) -> Ca
                 place = None
             if place is None:
                 if gates is not None:
-                    gates.limiter.put_back(key, cost, now)
+                    gates.limiter.put_back(*spent)
                 return await layer.run_async(function, args, kwargs)
         if layer.budget is not None:
             layer.deposit()
