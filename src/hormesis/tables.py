@@ -218,7 +218,8 @@ def _step(cls: Any, step: object) -> Any:
     if dataclasses.is_dataclass(cls):
         cls = typing.get_type_hints(cls).get(str(step))
     else:
-        cls = typing.get_args(cls)[-1] if typing.get_args(cls) else None
+        members = [member for member in typing.get_args(cls) if member is not ...]  # as in tuple[Rule, ...]
+        cls = members[-1] if members else None
     if isinstance(cls, types.UnionType) or typing.get_origin(cls) is typing.Union:
         members = [member for member in typing.get_args(cls) if member is not type(None)]
         cls = next((member for member in members if dataclasses.is_dataclass(member)), members[0])

@@ -109,6 +109,16 @@ def test_explain() -> None:
     assert "worst case: an answer or an error after 1.2s" in two
 
 
+def test_services_are_explained_and_checked(tmp_path: Path) -> None:
+    """A file's services are told like its policies, and a mistake in a list of rules is told with what would do."""
+    path = tmp_path / "policies.toml"
+    path.write_text('[service]\nname = "shop"\nrules = [{ paths = "/orders/*", criticality = "critical" }]\n')
+    assert "service 'shop', the way of a request:" in hormesis("explain", str(path)).stdout
+    path.write_text('[service]\nrules = [{ path = "/orders/*", criticality = "critical" }]\n')
+    told = refused("lint", str(path))
+    assert told.startswith(f"{path}: service.rules.0: unknown key 'path' (did you mean 'paths'?); known are: paths, ")
+
+
 def test_explain_of_an_unknown_policy() -> None:
     """A policy that the file does not have is told with those that it has, before any output."""
     message = refused("explain", "policies.toml", "payments", "inventroy")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from hormesis.errors import ConfigurationError
+from hormesis.inbound.service import Service
 from hormesis.outbound import pools as _pools  # noqa: F401  a policy file may have a table of those
 from hormesis.policy import files
 from hormesis.policy.lint import lint
@@ -26,12 +28,15 @@ def lint_file(path: str) -> int:
 
 
 def explain_file(path: str, names: Sequence[str]) -> int:
-    """Print policies in words."""
+    """Print policies and services in words."""
     policies = files.load(path)
+    explained = {name: policy.explain() for name, policy in policies.items()}
+    services: Any = policies.sections.get("service", {})
+    explained |= {name: Service.of_file(policies, name).explain() for name in services}
     for name in names:
-        if name not in policies:
-            raise ConfigurationError(f"{path}: {ConfigurationError.unknown('policy', name, policies)}")
-    print("\n\n".join(policies[name].explain() for name in (names or policies)))
+        if name not in explained:
+            raise ConfigurationError(f"{path}: {ConfigurationError.unknown('policy', name, explained)}")
+    print("\n\n".join(explained[name] for name in (names or explained)))
     return 0
 
 
