@@ -617,15 +617,16 @@ def _taker_for_all(bucket: TokenBucket, states: States, given_back: Moments, oth
             shard = take_out()
         except IndexError:
             return otherwise(key, cost, now)
-        _, table = shard
-        if table:
-            state, at = table[""], now * rate
+        table = shard[1]
+        at = now * rate
+        if "" in table:
+            state = table[""]
             state = (at if state < at else state) + cost
-            missing = state - at - capacity
-            if missing <= 0:
+            if state - at <= capacity:
                 table[""] = state
                 lay_back(shard)
                 return None
+            missing = state - at - capacity
             if missing > at * _ROUNDING and cost <= capacity and "" not in given_back.by_key:
                 lay_back(shard)
                 return Refusal(used_up, missing / rate)
@@ -646,19 +647,23 @@ def _taker_by_key(bucket: TokenBucket, states: States, given_back: Moments, othe
             shard = cell.pop()
         except IndexError:
             return otherwise(key, cost, now)
-        room, table = shard
+        table = shard[1]
         at = now * rate
-        state = table.get(key, at)
-        state = (at if state < at else state) + cost
-        missing = state - at - capacity
-        if missing <= 0:
-            if key in table or (len(table) < room and len(table) & 15 != 7):
+        if key in table:
+            state = table[key]
+            state = (at if state < at else state) + cost
+            if state - at <= capacity:
                 table[key] = state
                 cell.append(shard)
                 return None
-        elif missing > at * _ROUNDING and cost <= capacity and key not in given_back.by_key:
+            missing = state - at - capacity
+            if missing > at * _ROUNDING and cost <= capacity and key not in given_back.by_key:
+                cell.append(shard)
+                return Refusal(used_up, missing / rate)
+        elif cost <= capacity and len(table) < shard[0] and len(table) & 15 != 7:
+            table[key] = at + cost
             cell.append(shard)
-            return Refusal(used_up, missing / rate)
+            return None
         cell.append(shard)
         return otherwise(key, cost, now)
 
