@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,8 +129,8 @@ def test_explain_of_an_unknown_policy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "keys"),
     [
-        ([], {"policy", "degradation", "pools"}),
-        (["policies"], {"policy", "degradation", "pools"}),
+        ([], {"policy", "degradation", "pools", "service"}),
+        (["policies"], {"policy", "degradation", "pools", "service"}),
         (["gameday"], {"system", "load", "stress", "title", "seed", "run", "arm", "objective", "abort"}),
     ],
     ids=["default", "policies", "gameday"],
@@ -142,6 +143,8 @@ def test_schema(arguments: list[str], keys: set[str]) -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(schema["properties"]) == keys
     assert schema["additionalProperties"] is False
+    referred = set(re.findall(r'"#/\$defs/(\w+)"', result.stdout))
+    assert referred <= set(schema.get("$defs", {}))
 
 
 def test_schema_of_an_unknown_format() -> None:

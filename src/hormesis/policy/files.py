@@ -329,7 +329,7 @@ def schema() -> dict[str, Any]:
         "expects": tables.schema(Expected),
     }
     policy = {"type": "object", "properties": {**parts, **others}, "additionalProperties": False}
-    return {
+    whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Hormesis policies",
         "type": "object",
@@ -339,3 +339,14 @@ def schema() -> dict[str, Any]:
         },
         "additionalProperties": False,
     }
+    definitions: dict[str, Any] = {}
+    _hoist(whole, definitions)
+    return {**whole, "$defs": definitions} if definitions else whole
+
+
+def _hoist(schema: object, into: dict[str, Any]) -> None:
+    """Move the definitions of tables to where their references look for them: to the root."""
+    if isinstance(schema, dict):
+        into.update(schema.pop("$defs", {}))
+    for value in list(schema.values()) if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _hoist(value, into)
