@@ -38,7 +38,7 @@ TABLES: list[tuple[dict[str, object], Fault, str]] = [
     ({"spike": 3}, Spike(3), "load x3"),
     ({"spike": 20, "request": "report"}, Spike(20, request="report"), "report x20"),
     ({"spike": 2.5, "client": "bots"}, Spike(2.5, client="bots"), "bots x2.5"),
-    ({"throttle": 0.2}, Throttle(0.2), "runs 20 % of the time"),
+    ({"throttle": 0.2}, Throttle(0.2), "throttled to 20 %"),
 ]
 
 

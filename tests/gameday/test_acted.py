@@ -36,6 +36,9 @@ def line(found: dict[str, Any]) -> bytes:
         ("retry_stopped", "gave up"),
         ("fallback_answered", "answered"),
         ("fallback_failed", "had no answer"),
+        ("flow_paused", "paused"),
+        ("item_dropped", "dropped"),
+        ("reader_disconnected", "disconnected"),
     ],
 )
 def test_acts(name: str, act: str) -> None:

@@ -300,8 +300,8 @@ def test_who_was_served_while_others_were_declined_is_told() -> None:
         "protected: survives it with declined answers: goodput 40 % (browse 0 %, order 100 %), 60 % declined "
         "in contained, p99 200 ms; back to normal at the dose's end"
     )
-    assert words.declined_share(by_route[""]) == 0.6
-    assert math.isnan(words.declined_share(calm))
+    assert words.share(by_route[""], "declined") == 0.6
+    assert math.isnan(words.share(calm, "declined"))
 
 
 def test_an_early_end_is_told() -> None:

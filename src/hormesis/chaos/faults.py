@@ -268,7 +268,7 @@ def describe(fault: Fault) -> str:
         case Pause():
             return "paused"
         case Throttle():
-            return f"runs {100 * fault.throttle:.3g} % of the time"
+            return f"throttled to {100 * fault.throttle:.3g} %"
         case Spike():
             return f"{fault.request or fault.client or 'load'} x{fault.spike:.3g}"
 

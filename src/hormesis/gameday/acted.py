@@ -27,6 +27,9 @@ _ACTS: Mapping[str, str] = {
     "cache_answered": "answered",
     "fallback_answered": "answered",
     "fallback_failed": "had no answer",
+    "flow_paused": "paused",
+    "item_dropped": "dropped",
+    "reader_disconnected": "disconnected",
 }
 _STATES: Mapping[str, str] = {
     "open": "opened",

@@ -48,6 +48,7 @@ def write_page(gameday: GameDay, path: str | Path) -> None:
         routes=list(gameday.routes),
         checks=[_checks(stress) for stress in gameday.stresses],
         colours=colours,
+        apart={arm: _apart(gameday, arm) for arm in gameday.arms},
         repeated=any(len(outcome.attempts) for stress in gameday.stresses for outcome in stress.outcomes.values()),
         timelines=[Markup(timeline) for timeline in timelines],  # noqa: S704  drawn here, from numbers alone
     )
@@ -59,6 +60,12 @@ def _colours(gameday: GameDay) -> dict[str, str]:
     """Give each arm a CSS variable: judged arms and the others have families of colours of their own."""
     judged, controls = itertools.cycle(_JUDGED), itertools.cycle(_CONTROLS)
     return {arm: next(judged if arm in gameday.judged else controls) for arm in gameday.arms}
+
+
+def _apart(gameday: GameDay, arm: str) -> list[str]:
+    """Return which answers of an arm are worth a column of their own, beside those that count as goodput."""
+    found = [words.stats_of(stress.outcomes[arm]) for stress in gameday.stresses]
+    return [share for share in words.APART if any(getattr(stats, share) for stats in found)]
 
 
 def _checks(stress: StressResult) -> dict[tuple[str, Phase, str, float], dict[str, Check]]:

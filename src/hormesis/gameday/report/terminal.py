@@ -96,7 +96,7 @@ def _rows(gameday: GameDay, stress: StressResult) -> Table:
             text(f"  {outcome.arm}"),
             text(outcome.verdict, STYLES[outcome.verdict]),
             words.percent(words.goodput(stats)),
-            words.percent(words.degraded_share(stats)),
+            words.percent(words.share(stats, "degraded")),
             words.duration(stats.p50),
             words.duration(stats.p99),
             words.back_in(outcome),

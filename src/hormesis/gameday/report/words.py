@@ -17,12 +17,11 @@ from hormesis.gameday.results import Acted, Check, GameDay, Outcome, Phase, Rout
 from hormesis.units import format_seconds
 
 __all__ = [
+    "APART",
     "acted",
     "back_in",
     "command",
     "counted",
-    "declined_share",
-    "degraded_share",
     "duration",
     "errors",
     "goodput",
@@ -32,12 +31,16 @@ __all__ = [
     "percent",
     "recovery",
     "send_lag",
+    "share",
     "standing",
     "stats_of",
     "summary",
     "unbroken",
     "what_happened",
 ]
+
+APART = ("degraded", "declined")
+"""Answers that are no full ones, and no plain failures either."""
 
 _NO_NUMBER = "–"
 _MISSED_SHOWN = 3
@@ -74,14 +77,9 @@ def goodput(stats: RouteStats) -> float:
     return stats.good / stats.requests if stats.requests else math.nan
 
 
-def degraded_share(stats: RouteStats) -> float:
-    """Return the share of requests that got a degraded answer; not a number without requests."""
-    return stats.degraded / stats.requests if stats.requests else math.nan
-
-
-def declined_share(stats: RouteStats) -> float:
-    """Return the share of requests that were declined with a time to come back; not a number without requests."""
-    return stats.declined / stats.requests if stats.requests else math.nan
+def share(stats: RouteStats, ending: str) -> float:
+    """Return the share of requests that ended so, such as `"degraded"`; not a number without requests."""
+    return int(getattr(stats, ending)) / stats.requests if stats.requests else math.nan
 
 
 def percent(share: float) -> str:
@@ -243,7 +241,7 @@ def _verdict(outcome: Outcome) -> str:
     if outcome.verdict is not Verdict.DEGRADED:
         return _VERDICTS[outcome.verdict]
     after = [by_route[""] for phase, by_route in outcome.stats.items() if phase is not Phase.CALM and "" in by_route]
-    how = [name for name in ("degraded", "declined") if any(getattr(stats, name) for stats in after)]
+    how = [name for name in APART if any(getattr(stats, name) for stats in after)]
     return f"survives it with {' and '.join(how) or 'degraded'} answers"
 
 
@@ -251,10 +249,9 @@ def _contained(outcome: Outcome) -> str:
     stats = stats_of(outcome)
     if not stats.requests:
         return "no requests in contained"
-    degraded = f", {percent(degraded_share(stats))} degraded" if stats.degraded else ""
-    declined = f", {percent(declined_share(stats))} declined" if stats.declined else ""
-    apart = f" ({_by_route(outcome)})" if stats.declined else ""
-    return f"goodput {percent(goodput(stats))}{apart}{degraded}{declined} in contained, p99 {duration(stats.p99)}"
+    by_route = f" ({_by_route(outcome)})" if stats.declined else ""
+    apart = "".join(f", {percent(share(stats, how))} {how}" for how in APART if getattr(stats, how))
+    return f"goodput {percent(goodput(stats))}{by_route}{apart} in contained, p99 {duration(stats.p99)}"
 
 
 def _by_route(outcome: Outcome) -> str:
