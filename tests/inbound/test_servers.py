@@ -122,16 +122,19 @@ def test_a_server_protects_and_leaves(start: Start, command: tuple[str, ...]) ->
     if "--preload" in command:
         assert state["made_in"] == server.process.pid
 
+    answers: list[int] = []
+    slow = threading.Thread(target=lambda: answers.append(server.ask("/slow?1.5")[0]))
+    if command not in (SYNC, SYNC_PRELOAD):
+        slow.start()
+        give_up = time.monotonic() + PATIENCE
+        while server.state()["in_flight"] < 2:
+            assert time.monotonic() < give_up
     server.terminate()
     give_up = time.monotonic() + PATIENCE
     while server.ask("/readyz")[0] == 200:
         assert time.monotonic() < give_up
     assert server.ask()[0] == 200
-    if "sync" not in command[-1] and command is not SYNC and command is not SYNC_PRELOAD:
-        answers: list[int] = []
-        slow = threading.Thread(target=lambda: answers.append(server.ask("/slow?0.6")[0]))
-        slow.start()
-        assert server.ask()[0] == 200
+    if slow.ident is not None:
         slow.join(PATIENCE)
         assert answers == [200], server.log.read_text()
     assert server.ended() in (0, -signal.SIGTERM), server.log.read_text()

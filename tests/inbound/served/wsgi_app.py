@@ -20,7 +20,7 @@ service = Service(
     Rule("*", client="others", cost=0),
     RateLimit("3/min", by="client"),
     LoadShedder(limit=4, limit_min=1, start=1, max_queued=0, shed_max=1),
-    Drain(grace=os.environ.get("GRACE", "300ms"), limit="5s"),
+    Drain(grace=os.environ.get("GRACE", "800ms"), limit="5s"),
     name="served",
     send_timeout="300ms",
 )
