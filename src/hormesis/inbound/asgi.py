@@ -282,15 +282,11 @@ class _Flight:
         self._begun = True
         self._good = message["status"] < 500
         headers = [*message.get("headers", ())]
-        told: tuple[bytes, bytes] | None = (b"x-request-id", request.request_id.encode())
-        for name, value in headers:
-            if name == b"content-type":
-                if value.startswith(b"text/event-stream"):
-                    self._good = None
-            elif name == b"x-request-id":
-                told = None
-        if told is not None:
-            headers.append(told)
+        by_name = dict(headers)
+        if b"x-request-id" not in by_name:
+            headers.append((b"x-request-id", request.request_id.encode()))
+        if b"event-stream" in by_name.get(b"content-type", b""):
+            self._good = None
         if ground.tells_limits:
             standing = ground.standing(request)
             if standing is not None:
