@@ -81,11 +81,12 @@ def lost(limited: RateLimiter, key: str) -> None:
     table.cells[table.at(key)].pop()
 
 
+@pytest.mark.parametrize("limits", [[bucket(2)], [bucket(2), bucket(2, 60.0)]], ids=["bucket", "two"])
 @pytest.mark.parametrize("max_keys", [None, 100])
-def test_a_shard_that_is_lost_begins_anew(max_keys: int | None) -> None:
+def test_a_shard_that_is_lost_begins_anew(limits: list[Algorithm], max_keys: int | None) -> None:
     """Whoever waits for it stops waiting; what was known is forgotten, and all goes on."""
     paused = []
-    limited = RateLimiter([bucket(2)], max_keys=max_keys, lock=NullLock(), pause=lambda: paused.append(1))
+    limited = RateLimiter(limits, max_keys=max_keys, lock=NullLock(), pause=lambda: paused.append(1))
     assert limited.take("", 2, 0.0) is None
     lost(limited, "")
     assert limited.take("", 1, 0.0) is None
