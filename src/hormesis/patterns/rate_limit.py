@@ -108,7 +108,7 @@ class RateLimit(Settings):
     algorithm: RateAlgorithm = "token bucket"
     # Refusing at once is honest; a queue hides an overload as latency.
     max_wait: Duration | None = None
-    # At some 150 bytes each, 150 MB when a million have spent something lately.
+    # At some 115 bytes each, 115 MB when a million have spent something lately.
     max_keys: int = 1_000_000
     name: str | None = None
     _quotas: tuple[Quota, ...] = dataclasses.field(init=False, repr=False, compare=False)
