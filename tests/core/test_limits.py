@@ -379,7 +379,16 @@ def test_limits_stay_within_their_bounds(rule: type[Vegas], start: int, windows:
 
 
 def test_a_window_that_nobody_took_for_an_hour_is_not_an_hour_of_growth() -> None:
-    """After a pause the limit goes on from where it was, by a second's worth."""
+    """After a pause the limit goes on from where it was, by one window's worth."""
     found = QueueDelay(start=20, least=1, most=10_000, target=0.04)
     found.update(Window(seconds=3600.0, ended=5, latency_mean=0.1, in_flight_max=20, limited=True, delay=0.0))
-    assert found.limit == 30
+    assert found.limit == 22
+
+
+def test_a_quick_service_does_not_jump() -> None:
+    """A hundred round trips in a window move the limit by a tenth at most, and down by two trips' worth."""
+    found = QueueDelay(start=100, least=1, most=10_000, target=0.04)
+    found.update(Window(seconds=0.1, ended=99, latency_mean=0.001, in_flight_max=100, limited=True, delay=0.0))
+    assert found.limit == pytest.approx(110)
+    found.update(Window(seconds=0.1, ended=99, latency_mean=0.001, in_flight_max=100, limited=True, delay=0.08))
+    assert found.limit == pytest.approx(110 * 0.98**2)

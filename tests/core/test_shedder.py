@@ -445,7 +445,7 @@ def test_what_matters_finds_room_beyond_the_limit_but_not_beyond_the_most() -> N
         assert world.machine._ranks.safe(CRITICAL)
         while isinstance(world.asks(CRITICAL, 0.5), ShedPermit):
             pass
-        assert world.machine.in_flight == min(16, most)
+        assert world.machine.in_flight == min(20, most)
 
 
 def test_a_client_that_asks_for_too_much_goes_behind_the_others() -> None:

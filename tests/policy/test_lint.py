@@ -12,7 +12,6 @@ from hormesis import Bulkhead, CircuitBreaker, Deadline, Expected, Fallback, Hed
 from hormesis.patterns.concurrency_limit import ConcurrencyLimit
 from hormesis.patterns.rate_limit import RateLimit
 from hormesis.patterns.throttle import Throttle
-from hormesis.policy import files
 from hormesis.policy.lint import RULES, RULES_OF_POLICIES, lint
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "policies.toml"
@@ -334,7 +333,7 @@ def test_nothing_to_object_to() -> None:
 
 def test_the_shop() -> None:
     """The shop's own policies are clean."""
-    policies = files.load(SHOP)
+    policies = hm.load(SHOP)
     assert policies
     assert [finding for policy in policies.values() for finding in lint(policy)] == []
 

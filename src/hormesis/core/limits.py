@@ -20,8 +20,13 @@ from hormesis.core.admission import Lock
 
 __all__ = ["Algorithm", "Fixed", "Move", "QueueDelay", "Window", "Windowing"]
 
-_LONGEST = 1.0
-"""Seconds of a window that count at most."""
+_GROWTH = 0.1
+_GROWTH_LEAST = 2.0
+"""What a limit grows by at most in a window, as a share of it, or calls if that is more. A service that answers in a
+millisecond has a hundred round trips in a window, and one that nobody took for an hour is no hour of observations."""
+
+_TRIPS_DOWN = 2.0
+"""Round trips of a window that count at most for falling, so that a moment's stall of a quick service is no overload."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +197,7 @@ class QueueDelay:
         d >= target:  limit *= max(0.5, 1 - 0.02 * (d - target) / target) a round trip
 
     It grows only while it is what holds calls back, so a quiet night does not leave a limit behind that means nothing
-    in the morning.
+    in the morning. For services whose round trips are much shorter than a window, both are bounded.
 
     Args:
         start: The limit to begin with.
@@ -220,11 +225,12 @@ class QueueDelay:
         delay = window.delay
         if delay is None:
             return
-        # A window that nobody took for an hour is no hour of observations.
-        trips = min(window.seconds, _LONGEST) / window.latency_mean if window.latency_mean else 1.0
+        trips = window.seconds / window.latency_mean if window.latency_mean else 1.0
         if delay < self.target:
             if window.limited or window.in_flight_max >= self.limit / 2:
-                self.limit = min(self.most, self.limit + trips * max(0.001 * self.limit, 1.0))
+                more = min(trips * max(0.001 * self.limit, 1.0), max(_GROWTH_LEAST, _GROWTH * self.limit))
+                self.limit = min(self.most, self.limit + more)
         else:
             excess = (delay - self.target) / self.target
-            self.limit = max(self.least, self.limit * max(0.5, (1 - 0.02 * min(excess, 25.0)) ** trips))
+            less = (1 - 0.02 * min(excess, 25.0)) ** min(trips, _TRIPS_DOWN)
+            self.limit = max(self.least, self.limit * max(0.5, less))

@@ -61,7 +61,19 @@ class MovingQuantile:
     0.02
     """
 
-    __slots__ = ("_both", "_due", "_lock", "_minimum", "_old", "_quantile", "_seen", "_uncounted", "_young", "value")
+    __slots__ = (
+        "_both",
+        "_due",
+        "_highest",
+        "_lock",
+        "_minimum",
+        "_old",
+        "_quantile",
+        "_seen",
+        "_uncounted",
+        "_young",
+        "value",
+    )
 
     def __init__(self, *, quantile: float, minimum: int, lock: Lock) -> None:
         self._quantile = quantile
@@ -71,6 +83,8 @@ class MovingQuantile:
         self._young: list[int] = []
         self._old: list[int] = []
         self._both: list[int] = []
+        self._highest = 0
+        """No bucket beyond this one was ever in use."""
         self._seen = [0, 0]  # in the young generation, and in the old one
         self._due = min(_BATCH, minimum)
         self.value: float | None = None
@@ -113,6 +127,7 @@ class MovingQuantile:
             self._young[bucket] += 1
             self._both[bucket] += 1
             self._seen[0] += 1
+            self._highest = max(self._highest, bucket)
         total = sum(self._seen)
         self.value = self._estimate(total) if total >= self._minimum else None
         self._due = min(_BATCH, max(1, self._minimum - total)) if total < self._minimum else _BATCH
@@ -126,7 +141,7 @@ class MovingQuantile:
     def _estimate(self, total: int) -> float:
         # Counted from above, since what lies beyond a high quantile is little.
         beyond = total - math.ceil(self._quantile * total)
-        bucket = _BUCKETS - 1
+        bucket = self._highest
         while beyond >= self._both[bucket]:
             beyond -= self._both[bucket]
             bucket -= 1

@@ -4,9 +4,8 @@ A rank is a number; the smaller the better. Each class has two units of it: in t
 clients' fair shares, in the second what is beyond them; and within a unit the cohort decides. So the ranks of requests
 are spread evenly, and how much of the traffic is better than a rank can be read off a histogram.
 
-The *ceiling* is the rank down to which what comes is about as much as goes in. Who stands beyond it is told so at once,
-instead of waiting in vain. It lets in a little more than went in lately: so there is a choice, and when the service can
-do more, it finds that out.
+The *ceiling* is the rank down to which what comes is as much as goes in. Who stands beyond it is told so at once,
+instead of waiting in vain, unless places are idle: so when the service can do more, it finds that out.
 
 **Journeys.** A request whose journey has been let in before stands at the top of its class. What its other calls have
 cost is not wasted then, wherever in its class its cohort stands. That holds for so many calls as a journey has, and
@@ -31,8 +30,8 @@ _RANKS = 2 * len(Criticality)
 _FADE = 0.1
 """The weight of the latest window: of a tenth of a second each, so the last second counts."""
 
-_MARGIN = 1.05
-"""How much more than went in lately the ceiling lets in."""
+_MARGIN = 1.0
+"""How much of what went in lately the ceiling lets in; what idle places let in besides is how it finds out for more."""
 
 _JOURNEYS_MAX = 8192
 """Journeys of a generation that are remembered."""
@@ -57,7 +56,7 @@ class Ranks:
     >>> for tenth in range(10): ranks.came(ranks.rank(Criticality.DEFAULT, tenth / 10, 1.0))
     >>> for tenth in range(5): ranks.went_in(tenth / 10)
     >>> ranks.find_ceiling()
-    >>> 2.45 < ranks.ceiling < 2.6
+    >>> 2.4 < ranks.ceiling < 2.6
     True
     """
 

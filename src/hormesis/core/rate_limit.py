@@ -472,8 +472,14 @@ class RateLimiter:
 
     def standings(self, key: str, now: float) -> tuple[Standing, ...]:
         """Tell how each limit stands for a key."""
-        with self._in_hand(key) as hand:
-            return tuple(limit.standing(state, now) for limit, state in zip(self.limits, hand.states, strict=True))
+        name, states = key if self._keyed else "", self._states
+        try:
+            # Looked at where it lies, without taking it out: every answer of a service tells of it.
+            _, *tables = states.cells[hash(name) & states.mask][0]
+        except IndexError:
+            with self._in_hand(key) as hand:  # somebody else has it
+                return tuple(limit.standing(state, now) for limit, state in zip(self.limits, hand.states, strict=True))
+        return tuple(limit.standing(table.get(name), now) for limit, table in zip(self.limits, tables, strict=True))
 
     def reconfigure(self, limits: Sequence[Algorithm], max_keys: int | None) -> bool:
         """Go on with other limits, and with what was spent of those whose place they take.

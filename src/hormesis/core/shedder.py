@@ -25,8 +25,9 @@ answered in its time anyway while places are scarce. Shedding is capped itself: 
 whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
-queues, if that is less. It is learned while nothing queues for certain. Four tenths of the room are for the delay
-inside, at which the limit aims, and as many for the wait outside, which few have to the full.
+queues, if that is less. It is learned while nothing queues for certain. Somewhat less than half of the room is for the
+delay inside, at which the limit aims, and a tenth for the wait outside: who is let in after a wait has to wait for its
+loop once more, so the graded limit, which lets in at once, does most of the work.
 
 Sources: Cho et al., "Overload Control for µs-scale RPCs with Breakwater" (OSDI 2020), for the limit; Zhou et al.,
 "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for one priority per journey; Nichols and Jacobson,
@@ -82,19 +83,19 @@ _ROOM = 0.4
 _ROOM_LEAST = 0.1
 """The same at least: below that a loop's own jitter would look like overload."""
 
-_INSIDE = 0.4
+_INSIDE = 0.45
 """The share of the room that is for the delay inside."""
 
-_OUTSIDE = 0.4
+_OUTSIDE = 0.1
 """The share of the room that is for the wait outside; the rest is for the spread of both."""
 
-_SAFE = 1.6
+_SAFE = 2.0
 """The graded limit of classes that are safe as a whole, as a multiple of the limit."""
 
-_GRADE = (1.3, 0.35)
+_GRADE = (1.5, 0.5)
 """The same for others: so much for the best rank, less so much for each time over that what is better could go in."""
 
-_IDLE = 0.85
+_IDLE = 0.95
 """The share of the limit below which places are idle, and given to anybody."""
 
 _IDLE_FOR_MORE = 0.5
