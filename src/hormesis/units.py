@@ -1,6 +1,6 @@
-"""How people write durations, rates and sizes: `"300ms"`, `"100/s"`, `"20KB/s"`, or a plain number in base units.
+"""How people write durations, rates and sizes: `"300ms"`, `"100/s"`, `"64KB"`, or a plain number in base units.
 
-Each parser takes what a user wrote and returns base units (seconds, events a second, bytes a second). Each is
+Each parser takes what a user wrote and returns base units (seconds, events a second, bytes, bytes a second). Each is
 idempotent, so a setting can be normalised when it is made and read through the same function later.
 """
 
@@ -17,6 +17,8 @@ __all__ = [
     "Duration",
     "Quota",
     "Rate",
+    "Size",
+    "bytes_of",
     "bytes_per_second",
     "format_seconds",
     "per_second",
@@ -33,12 +35,16 @@ Rate: TypeAlias = float | str
 ByteRate: TypeAlias = float | str
 """Bytes a second as a number, or a string: `"20KB/s"`, `"1MB/s"` (K = 1000)."""
 
+Size: TypeAlias = int | str
+"""Bytes as a whole number, or a string: `"64KB"`, `"512MB"` (K = 1000)."""
+
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*(us|µs|ms|min|s|m|h|d)\s*)")
 _RATE = re.compile(rf"{_NUMBER}\s*/\s*(us|µs|ms|min|s|m|h|d)")
 _QUOTA = re.compile(rf"{_NUMBER}\s*/\s*(\d+)?\s*(us|µs|ms|min|s|m|h|d)")
+_SIZE = re.compile(rf"{_NUMBER}\s*(B|KB|MB|GB)")
 _BYTE_RATE = re.compile(rf"{_NUMBER}\s*(B|KB|MB|GB)\s*/\s*s")
 _DURATION_MAX = 10 * 365 * 86400.0
 """Ten years: longer than anybody waits, and shorter than what the clocks of the system can be asked for."""
@@ -134,6 +140,38 @@ def quota(value: Rate, key: str = "limit") -> Quota:
         raise ConfigurationError.bad_value(key, value, accepted)
     written = f"{whole or 0}.{decimals}" if decimals else whole
     return Quota(count // common, window, -(-count // parts), f"{written}/{windows}{unit}")
+
+
+def bytes_of(value: Size, key: str = "size", *, least: int = 1, most: int = 2**63 - 1, accepted: str = "") -> int:
+    """Return a size in bytes.
+
+    Args:
+        value: Bytes as a whole number, or a string with a unit; parts of a byte are rounded.
+        key: The setting's name, for the error.
+        least: The least that means something here.
+        most: The most that does.
+        accepted: What would do, for the error, where the bounds have better names than their numbers.
+
+    Raises:
+        ConfigurationError: It is no size, or out of bounds.
+
+    >>> bytes_of("64KB"), bytes_of("1.5MB"), bytes_of(512)
+    (64000, 1500000, 512)
+    """
+    size = _bytes(value)
+    if not least <= size <= most:
+        accepted = accepted or f"{least:,} to {most:,} bytes, as a whole number or like '64KB', '1MB'"
+        raise ConfigurationError.bad_value(key, value, accepted)
+    return round(size)
+
+
+def _bytes(value: object) -> float:
+    """A size as it was written; NaN when it is none."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip()) if len(value) <= _LONGEST else None
+        return math.nan if match is None else float(match[1]) * _BYTES[match[2]]
+    # Kept whole: a float has no room for the last digits of a large one.
+    return value if isinstance(value, int) and not isinstance(value, bool) else math.nan
 
 
 def bytes_per_second(value: ByteRate, key: str = "rate") -> float:

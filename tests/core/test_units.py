@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hormesis.errors import ConfigurationError
-from hormesis.units import bytes_per_second, format_seconds, per_second, quota, seconds
+from hormesis.units import bytes_of, bytes_per_second, format_seconds, per_second, quota, seconds
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,46 @@ def test_rates(written: float | str, meant: float) -> None:
 def test_bandwidths(written: float | str, meant: float) -> None:
     """A bandwidth is read in bytes a second."""
     assert bytes_per_second(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("64KB", 64_000),
+        ("1.5 MB", 1_500_000),
+        (".5GB", 500_000_000),
+        ("7B", 7),
+        ("1.4B", 1),
+        (512, 512),
+        (2**63 - 1, 2**63 - 1),
+    ],
+)
+def test_sizes(written: int | str, meant: int) -> None:
+    """A size is read in whole bytes, and what was read is read as the same again."""
+    assert bytes_of(written) == bytes_of(meant) == meant
+    assert type(bytes_of(written)) is int
+
+
+@pytest.mark.parametrize(
+    "written",
+    [0, -1, 2**63, 10**400, 1.5, True, None, "", "64", "KB", "-1KB", "0.1B", "1KB/s", "9" * 50 + "B"],
+)
+def test_refused_sizes(written: object) -> None:
+    """What is no size is refused with the key, the value and what would do."""
+    with pytest.raises(ConfigurationError, match="bytes, as a whole number or like '64KB'") as caught:
+        bytes_of(written, "room")  # type: ignore[arg-type]
+    assert caught.value.key == "room"
+    assert repr(written)[:20] in str(caught.value)
+
+
+def test_bounds_of_sizes() -> None:
+    """What a setting has for bounds is accepted, and a byte more or less is not."""
+    assert [bytes_of(size, least=5, most=6) for size in (5, "6B")] == [5, 6]
+    for size in (4, 7, "7B"):
+        with pytest.raises(ConfigurationError, match=r"size is .*; it takes 5 to 6 bytes"):
+            bytes_of(size, least=5, most=6)
+    with pytest.raises(ConfigurationError, match="size is 4; it takes a handful"):
+        bytes_of(4, least=5, accepted="a handful")
 
 
 @pytest.mark.parametrize("parse", [per_second, bytes_per_second])

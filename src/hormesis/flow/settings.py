@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sized
-from typing import TypeAlias
 
 from hormesis.core.hysteresis import Hysteresis
 from hormesis.errors import ConfigurationError
 from hormesis.patterns.part import number
+from hormesis.units import Size, bytes_of
 
 __all__ = ["BYTES_MAX", "ITEMS_MAX", "Size", "byte_size", "marks", "measured", "size_of"]
-
-Size: TypeAlias = int | str
-"""Bytes as a whole number, or a string: `"64KB"`, `"1MB"` (K = 1000)."""
 
 ITEMS_MAX = 10_000_000
 """More items than that in one place are a mistake in a setting: what refers to them alone takes a gigabyte."""
@@ -22,11 +18,8 @@ ITEMS_MAX = 10_000_000
 BYTES_MAX = 2**40
 """A terabyte; what is larger was not meant."""
 
-_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_SIZE = re.compile(r"(\d{1,13}(?:\.\d{1,3})?)\s*(B|KB|MB|GB)")
 
-
-def byte_size(value: object, key: str) -> int:
+def byte_size(value: Size, key: str) -> int:
     """Return a size in bytes.
 
     Raises:
@@ -35,17 +28,8 @@ def byte_size(value: object, key: str) -> int:
     >>> byte_size("64KB", "max_bytes"), byte_size(512, "max_bytes")
     (64000, 512)
     """
-    size = math.nan
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip()) if len(value) <= 40 else None
-        if match is not None:
-            size = float(match[1]) * _UNITS[match[2]]
-    elif isinstance(value, int) and not isinstance(value, bool):
-        size = float(min(value, 2 * BYTES_MAX))
-    if not 1 <= size <= BYTES_MAX:
-        accepted = "1 byte to 1,000 GB, as a whole number or like '64KB', '1MB'"
-        raise ConfigurationError.bad_value(key, value, accepted)
-    return round(size)
+    accepted = "1 byte to 1,000 GB, as a whole number or like '64KB', '1MB'"
+    return bytes_of(value, key, most=BYTES_MAX, accepted=accepted)
 
 
 def size_of(item: Sized) -> int:

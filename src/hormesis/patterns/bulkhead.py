@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-import re
 import threading
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +25,7 @@ from hormesis.outcome import Ending
 from hormesis.patterns.keys import BY_ACCEPTED, By, key_of
 from hormesis.patterns.part import normalise, whole
 from hormesis.tables import ACCEPTED, Settings
-from hormesis.units import Duration, format_seconds, seconds
+from hormesis.units import Duration, Size, bytes_of, format_seconds, seconds
 
 __all__ = ["Bulkhead", "Workers"]
 
@@ -37,8 +35,6 @@ Workers = Literal["threads", "processes"]
 _WORKERS_MAX = {"threads": 10_000, "processes": 1_000}
 """More workers than that are a mistake in a setting, and not what a machine can carry."""
 
-_SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)\s*(B|KB|MB|GB)")
 _MEMORY_LEAST = 64 * 10**6
 """An interpreter with this library takes a third of that, and what is protected needs some as well."""
 
@@ -85,7 +81,7 @@ class Bulkhead(Settings):
     # A semaphore costs next to nothing. A thread costs a hand-over, and a process a copy of all that goes in and out.
     workers: Workers | None = None
     # How much is too much depends on the work alone.
-    memory_max: str | int | None = dataclasses.field(default=None, metadata={ACCEPTED: _MEMORY_ACCEPTED})
+    memory_max: Size | None = dataclasses.field(default=None, metadata={ACCEPTED: _MEMORY_ACCEPTED})
     calls_max: int | None = None
     by: By | None = dataclasses.field(default=None, metadata={ACCEPTED: BY_ACCEPTED})
     # More tenants than that at once are a fleet's, and a few megabytes.
@@ -111,7 +107,8 @@ class Bulkhead(Settings):
 
     def _check_processes(self) -> None:
         if self.memory_max is not None:
-            normalise(self, memory_max=_bytes(self.memory_max, "memory_max"))
+            least, accepted = _MEMORY_LEAST, _MEMORY_ACCEPTED
+            normalise(self, memory_max=bytes_of(self.memory_max, "memory_max", least=least, accepted=accepted))
         if self.calls_max is not None:
             whole("calls_max", self.calls_max, 1, 1_000_000_000)
         for key in ("memory_max", "calls_max"):
@@ -122,7 +119,7 @@ class Bulkhead(Settings):
     @property
     def memory_bytes(self) -> int | None:
         """What a worker process may hold, in bytes; None when nothing bounds it."""
-        return None if self.memory_max is None else _bytes(self.memory_max, "memory_max")
+        return None if self.memory_max is None else bytes_of(self.memory_max, "memory_max")
 
     def machine(self, lock: Lock, random: object = None) -> BulkheadMachine | Keyed[BulkheadMachine]:
         """Make the machine that these settings describe, or a machine for each key if they have `by`.
@@ -193,17 +190,3 @@ class Bulkhead(Settings):
             bounds.append(f"replaced after {self.calls_max:,} calls")
         within = f" ({', '.join(bounds)})" if bounds else ""
         return f"; synchronous functions in {self.workers} of its own{within}"
-
-
-def _bytes(value: object, key: str) -> int:
-    """Return a size in bytes (K = 1000, as everywhere here)."""
-    size = math.nan
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match is not None:
-            size = float(match[1]) * _SIZES[match[2]]
-    elif isinstance(value, int) and not isinstance(value, bool):
-        size = float(min(value, 2**63))
-    if not _MEMORY_LEAST <= size < 2**63:
-        raise ConfigurationError.bad_value(key, value, _MEMORY_ACCEPTED)
-    return round(size)
