@@ -26,7 +26,7 @@ _GROWTH_LEAST = 2.0
 millisecond has a hundred round trips in a window, and one that nobody took for an hour is no hour of observations."""
 
 _TRIPS_DOWN = 2.0
-"""Round trips of a window that count at most for falling, so that a moment's stall of a quick service is no overload."""
+"""Round trips of a window that count at most for falling, so that a stall of a quick service is no overload."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

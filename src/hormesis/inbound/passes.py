@@ -1,9 +1,9 @@
 """How often a request waits for its event loop.
 
 The lag of a loop is what one wait costs. A request waits again each time that it goes on after it has waited for
-something else, and before all that when it comes in, for not quite as long. So a service that asks a database four times
-in a row waits nearly five times as long as the lag says. A shedder that took the lag alone for the delay would let in
-several times too much.
+something else, and before all that when it comes in, for not quite as long. So a service that asks a database four
+times in a row waits nearly five times as long as the lag says. A shedder that took the lag alone for the delay would
+let in several times too much.
 
 So the suspensions of some requests are counted, by stepping through their coroutines. That is done in `Counted`, which
 hands on whatever the coroutine waits for, and whatever comes back. Tasks that an application starts for a request wait
