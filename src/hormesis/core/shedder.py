@@ -26,8 +26,9 @@ whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
 queues, if that is less. It is learned while nothing queues for certain. Somewhat less than half of the room is for the
-delay inside, at which the limit aims, and a tenth for the wait outside: who is let in after a wait has to wait for its
-loop once more, so the graded limit, which lets in at once, does most of the work.
+delay inside, at which the limit aims, and a little less for the wait outside. Both together are hardly ever used up:
+while work waits inside, only what is critical waits outside as well, and the graded limit, which lets in at once, does
+the work.
 
 Sources: Cho et al., "Overload Control for µs-scale RPCs with Breakwater" (OSDI 2020), for the limit; Zhou et al.,
 "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for one priority per journey; Nichols and Jacobson,
@@ -86,8 +87,12 @@ _ROOM_LEAST = 0.1
 _INSIDE = 0.45
 """The share of the room that is for the delay inside."""
 
-_OUTSIDE = 0.1
+_OUTSIDE = 0.4
 """The share of the room that is for the wait outside; the rest is for the spread of both."""
+
+_WORTH_WAITING = 0.5
+"""The share of the longest wait that the delay inside may be, for waiting to make sense: who is let in after a wait has
+to stand in line inside once more, and holds its place meanwhile."""
 
 _SAFE = 2.0
 """The graded limit of classes that are safe as a whole, as a multiple of the limit."""
@@ -547,6 +552,8 @@ class ShedderMachine:
 
     def _finds_place(self, criticality: int, rank: float) -> bool:
         """Whether there is a place in the queue, or somebody in it who has to make one."""
+        if criticality != Criticality.CRITICAL and self._window_delay > _WORTH_WAITING * self.max_wait:
+            return False
         if len(self._queue) < self.terms.max_queued:
             return True
         return bool(self._queue) and self._order(criticality, rank) > self._queue[0].order
