@@ -193,8 +193,11 @@ class Fixed:
 class QueueDelay:
     """Additive increase while work waits less than it may, multiplicative decrease in proportion while it waits more.
 
-        d < target:   limit += max(0.001 * limit, 1) a round trip
+        d < target:   limit += max(0.001 * limit, 1) * (1 - d / target) a round trip
         d >= target:  limit *= max(0.5, 1 - 0.02 * (d - target) / target) a round trip
+
+    The last factor is ours: without it the limit climbs at full speed into the target and swings about it, and a limit
+    that swings lets in crowds.
 
     It grows only while it is what holds calls back, so a quiet night does not leave a limit behind that means nothing
     in the morning. For services whose round trips are much shorter than a window, both are bounded.
@@ -229,7 +232,7 @@ class QueueDelay:
         if delay < self.target:
             if window.limited or window.in_flight_max >= self.limit / 2:
                 more = min(trips * max(0.001 * self.limit, 1.0), max(_GROWTH_LEAST, _GROWTH * self.limit))
-                self.limit = min(self.most, self.limit + more)
+                self.limit = min(self.most, self.limit + more * (1 - delay / self.target))
         else:
             excess = (delay - self.target) / self.target
             less = (1 - 0.02 * min(excess, 25.0)) ** min(trips, _TRIPS_DOWN)

@@ -25,10 +25,9 @@ answered in its time anyway while places are scarce. Shedding is capped itself: 
 whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
-queues, if that is less. It is learned while nothing queues for certain. Somewhat less than half of the room is for the
-delay inside, at which the limit aims, and a little less for the wait outside. Both together are hardly ever used up:
-while work waits inside, only what is critical waits outside as well, and the graded limit, which lets in at once, does
-the work.
+queues, if that is less. It is learned while nothing queues for certain. Six tenths of the room are for the delay
+inside, which the limit stays below, and four for the wait outside. Both together are hardly ever used up: while work
+waits inside, only what is critical waits outside as well, and the graded limit, which lets in at once, does the work.
 
 Sources: Cho et al., "Overload Control for µs-scale RPCs with Breakwater" (OSDI 2020), for the limit; Zhou et al.,
 "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for one priority per journey; Nichols and Jacobson,
@@ -84,7 +83,7 @@ _ROOM = 0.4
 _ROOM_LEAST = 0.1
 """The same at least: below that a loop's own jitter would look like overload."""
 
-_INSIDE = 0.45
+_INSIDE = 0.6
 """The share of the room that is for the delay inside."""
 
 _OUTSIDE = 0.4
