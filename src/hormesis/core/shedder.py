@@ -421,6 +421,12 @@ class ShedderMachine:
         """Seconds that a request waits at most."""
         return _OUTSIDE * self.room if self.terms.max_wait is None else self.terms.max_wait
 
+    def patience(self, criticality: int) -> float:
+        """Seconds that a request of this class waits at most: what is critical waits for as long as there is room for."""
+        if criticality == Criticality.CRITICAL and self.terms.max_wait is None:
+            return self.room
+        return self.max_wait
+
     # What is observed, and what time brings.
 
     def observe(self, delay: float) -> None:

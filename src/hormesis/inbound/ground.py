@@ -221,7 +221,7 @@ class Ground:
             request.client,
             wake,
             now=now,
-            patience=min(machine.max_wait, request.expires - now),
+            patience=min(machine.patience(request.criticality), request.expires - now),
         )
         refusal = machine.enqueue(waiter, now)
         if refusal is None:
