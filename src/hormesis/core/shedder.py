@@ -422,7 +422,7 @@ class ShedderMachine:
         return _OUTSIDE * self.room if self.terms.max_wait is None else self.terms.max_wait
 
     def patience(self, criticality: int) -> float:
-        """Seconds that a request of this class waits at most: what is critical waits for as long as there is room for."""
+        """Seconds that a request of this class waits at most: what is critical may use all of the room."""
         if criticality == Criticality.CRITICAL and self.terms.max_wait is None:
             return self.room
         return self.max_wait
