@@ -18,7 +18,7 @@ COHORTS = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1 - 2.0**-32])
 ALGORITHMS = st.sampled_from(["fixed", "queue delay", "aimd"])
 LIMITS = st.integers(1, 6)
 
-GRADES = (0.95, 1.6)
+GRADES = (1.0, 2.0)
 """What the limit is multiplied by in an overload, for the worst rank and for classes that are safe."""
 
 
@@ -92,7 +92,9 @@ class Shedders(RuleBasedStateMachine):
             said = self.machine.admit(criticality, cohort, client, self.now, left)
             if isinstance(said, ShedPermit):
                 self.inside.append(said)
-                assert before < self.limit_of(GRADES[1]) or self.came >= 20
+                # What is critical has the most room, whether there is an overload already or not.
+                most = max(self.limit_of(GRADES[1]), min(GRADES[1] * self.machine.limit, self.terms.most))
+                assert before < most or self.came >= 20
             elif said.waitable:
                 self.stand(criticality, cohort, client, patience)
             else:

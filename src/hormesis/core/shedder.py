@@ -327,7 +327,7 @@ class ShedderMachine:
                 self._ranks.came(rank)
                 idle = idle and (keeps > 0 or self.in_flight <= _IDLE_FOR_MORE * self.limit)
             hopeless = rank > self._ranks.ceiling and not idle
-            if not hopeless and not self._queue and self.in_flight < self._limit_of(rank):
+            if not hopeless and self._is_next(criticality, rank) and self.in_flight < self._limit_of(criticality, rank):
                 return self._enter(criticality, cohort, client, now)
             self._windowing.limited(self.in_flight)
             self._bound_at = now
@@ -518,12 +518,18 @@ class ShedderMachine:
 
     # All that follows is called with the lock held.
 
-    def _limit_of(self, rank: float) -> float:
-        """The limit that counts for a rank."""
+    def _is_next(self, criticality: int, rank: float) -> bool:
+        """Whether nobody waits who goes in before."""
+        return not self._queue or self._order(criticality, rank) > self._queue[-1].order
+
+    def _limit_of(self, criticality: int, rank: float) -> float:
+        """The limit that counts for a class and a rank."""
+        safe = min(self.limit * _SAFE, self.terms.most)
         if not self.overloaded:
-            return self.limit
+            # When an overload begins nobody has been ranked yet; what is critical must not find its places taken then.
+            return max(self.limit, safe) if criticality == Criticality.CRITICAL else self.limit
         if self._ranks.safe(rank):
-            return min(self.limit * _SAFE, self.terms.most)
+            return safe
         best, less = _GRADE
         return min(self.limit * (best - less * min(self._ranks.better(rank), 1.0)), self.terms.most)
 
@@ -583,8 +589,10 @@ class ShedderMachine:
     def _hand_over(self, now: float) -> list[ShedWaiter]:
         """Let in who waits, as long as there is room; returns whom to wake."""
         woken = []
-        while self._queue and self.in_flight < self._limit_of(self._queue[-1].waiter.rank):
+        while self._queue:
             waiter = self._queue[-1].waiter
+            if self.in_flight >= self._limit_of(waiter.criticality, waiter.rank):
+                break
             if now > waiter.expires:
                 waiter.refusal = self._refused(waiter.criticality, "waited too long")
                 self._gone(waiter)

@@ -78,9 +78,14 @@ class Places:
 
 
 def set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    """Set the event of a task from any thread.
+    """Set the event of a task from any thread, also from that of its loop, where it need not wait for its turn.
 
     A loop that was closed meanwhile has taken its tasks with it, and there is nobody to be told.
     """
+    from asyncio import _get_running_loop  # noqa: PLC0415  whoever has an event has imported it
+
+    if _get_running_loop() is loop:
+        event.set()
+        return
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(event.set)
