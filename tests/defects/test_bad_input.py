@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 import hormesis as hm
-from hormesis.patterns.throttle import Throttle
 from hormesis.tables import Settings
 
 
@@ -32,12 +31,18 @@ LEAST: dict[type[Any], dict[str, Any]] = {
     hm.Hedge: {},
     hm.CircuitBreaker: {},
     hm.RateLimit: {"limits": "100/s"},
-    Throttle: {},
+    hm.Throttle: {},
     hm.Bulkhead: {"max_concurrent": 1},
     hm.Timeout: {"limit": 1},
     hm.Expected: {"rate": 1, "latency": 1},
     hm.ConnectionPools: {"classes": {"critical": 2}},
     hm.DegradationSettings: {"features": {}},
+    hm.ConcurrencyLimit: {},
+    hm.LoadShedder: {},
+    hm.SystemHealth: {},
+    hm.Rule: {"criticality": "critical"},
+    hm.Drain: {},
+    hm.ServiceSettings: {},
 }
 """Every public settings class, with the least that it needs."""
 
@@ -125,7 +130,7 @@ BAD: dict[type[Any], dict[str, list[Any]]] = {
         "max_keys": [*NO_WHOLES, 0, None],
         "name": ["", 3, True, []],
     },
-    Throttle: {
+    hm.Throttle: {
         "ratio": [*NO_NUMBERS, 0.9, 101, 10**400, None],
         "on": [*NO_ONS, None],
         "window": [*NO_DURATIONS, 0, None],
@@ -169,6 +174,86 @@ BAD: dict[type[Any], dict[str, list[Any]]] = {
         "recover_after": [*NO_DURATIONS, None],
         "forget_after": [*NO_DURATIONS, 0, None],
     },
+    hm.ConcurrencyLimit: {
+        "limit": [*NO_WHOLES, 0],
+        "adapt": NO_CHOICES,
+        "start": [*NO_WHOLES, 0, None],
+        "limit_min": [*NO_WHOLES, 0, None],
+        "limit_max": [*NO_WHOLES, 0, None],
+        "timeout": [*NO_DURATIONS, 0],
+        "on": [*NO_ONS, None],
+        "window": [*NO_DURATIONS, 0, None],
+        "max_queued": [*NO_WHOLES, None],
+        "max_wait": [*NO_DURATIONS, 0, None],
+        "health": NO_FUNCTIONS,
+        "by": NO_BYS,
+        "max_keys": [*NO_WHOLES, 0, None],
+    },
+    hm.LoadShedder: {
+        "objective": [*NO_DURATIONS, 0, None],
+        "quantile": [*NO_NUMBERS, 0, 0.4, 1, None],
+        "limit": [0, -1, True, 1.5, math.nan, None, "", "lag", [1], {}],
+        "start": [*NO_WHOLES, 0, None],
+        "limit_min": [*NO_WHOLES, 0, None],
+        "limit_max": [*NO_WHOLES, 0, None],
+        "max_queued": [*NO_WHOLES, None],
+        "max_wait": [*NO_DURATIONS, 0],
+        "shed_max": [*NO_SHARES, None],
+    },
+    hm.SystemHealth: {
+        "cpu": NO_SHARES,
+        "process_cpu": [*NO_NUMBERS, 0],
+        "cpu_pressure": NO_SHARES,
+        "memory": NO_SHARES,
+        "loop_lag": [*NO_DURATIONS, 0],
+        "function": NO_FUNCTIONS,
+        "every": [*NO_DURATIONS, 0, None],
+        "recover_over": [*NO_DURATIONS, 0, None],
+        "forget_after": [*NO_DURATIONS, 0, None],
+        "factor_min": [*NO_SHARES, None],
+    },
+    hm.Rule: {
+        "paths": ["orders", 3, True, ["orders"], [3]],
+        "methods": [3, True, [3]],
+        "headers": [3, True, "x", ["x"]],
+        "api_keys": [3, [3]],
+        "tenants": [3, True, [3]],
+        "networks": ["nowhere", 3, ["10.0.0.0/99"]],
+        "criticality": ["", "urgent", 3, True],
+        "tenant": ["", 3, True],
+        "client": ["", 3, True],
+        "cost": [-1, 1.5, True, "1", math.nan],
+        "goes_on": NO_FLAGS,
+    },
+    hm.Drain: {
+        "ready": ["readyz", 3, True],
+        "grace": [*NO_DURATIONS, None],
+        "limit": [*NO_DURATIONS, None],
+        "signals": ["SIGTERM", ["TERM"], [3], 3],
+    },
+    hm.ServiceSettings: {
+        "name": ["", None, 3, True],
+        "rules": [3, "x", [3]],
+        "trusted": ["10.0.0.0/8", 3, ["nowhere"]],
+        "proxies": ["10.0.0.0/8", 3, ["nowhere"]],
+        "addresses": ["x-real-ip", 3, None],
+        "api_key_header": ["", "two words", 3],
+        "tenant_header": ["", "two words", 3],
+        "strangers": [("default",), ("background", "default"), ("urgent", "default")],
+        "foreign_ids": NO_FLAGS,
+        "deadline": [*NO_DURATIONS, 0],
+        "deadline_max": [*NO_DURATIONS, 0, None],
+        "cancel_late": NO_FLAGS,
+        "rate_limits": [3, "100/s", [3]],
+        "rate_limit_headers": NO_FLAGS,
+        "load_shedder": [3, "yes", {}],
+        "health": [3, "yes", {}],
+        "drain": [3, "yes", {}],
+        "answer_errors": NO_FLAGS,
+        "send_timeout": [*NO_DURATIONS, 0],
+        "processes": [*NO_WHOLES, 0, None],
+        "shadow": NO_FLAGS,
+    },
 }
 """What each field refuses."""
 
@@ -204,7 +289,7 @@ def test_what_can_not_be_meant_is_refused(kind: type[Any], key: str, value: Any)
     shown: list[Any] = [value]
     if isinstance(value, dict):
         shown += [*value, *value.values()]
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple | list):
         shown += [list(value), *value]
     assert any(repr(each) in message for each in shown), message
 

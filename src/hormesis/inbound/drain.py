@@ -67,6 +67,9 @@ class Drain(Settings):
     def __post_init__(self) -> None:
         if self.ready is not None and not str(self.ready).startswith("/"):
             raise ConfigurationError.bad_value("ready", self.ready, "a path such as '/readyz', or None")
+        accepted = "a list of names of signals that can be caught, such as ['SIGTERM']"
+        if not isinstance(self.signals, list | tuple):
+            raise ConfigurationError.bad_value("signals", self.signals, accepted)
         normalise(
             self,
             grace=seconds(self.grace, "grace", zero=True),
@@ -75,7 +78,7 @@ class Drain(Settings):
         )
         for name in self.signals:
             if name not in signal.Signals.__members__ or name in ("SIGKILL", "SIGSTOP"):
-                raise ConfigurationError.bad_value("signals", name, "names of signals that can be caught, as 'SIGTERM'")
+                raise ConfigurationError.bad_value("signals", name, accepted)
 
     def describe(self) -> str:
         """The settings in words."""
