@@ -63,7 +63,7 @@ def test_without_settings_it_leaves_at_once() -> None:
         ({"ready": "readyz"}, "ready is 'readyz'; it takes a path"),
         ({"grace": -1}, "grace is -1"),
         ({"limit": "soon"}, "limit is 'soon'"),
-        ({"signals": ("SIGKILL",)}, "signals is 'SIGKILL'; it takes names of signals that can be caught"),
+        ({"signals": ("SIGKILL",)}, "signals is 'SIGKILL'; it takes a list of names of signals that can be caught"),
         ({"signals": ("TERM",)}, "signals is 'TERM'"),
     ],
 )
