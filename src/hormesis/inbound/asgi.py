@@ -21,22 +21,19 @@ Source: the ASGI specification 3.0, with the extension "WebSocket Denial Respons
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from hormesis.context import current_call, current_deadline
-from hormesis.core.shedder import ShedWaiter
-from hormesis.inbound.answers import Answer, Refused
+from hormesis.inbound.answers import Answer
 from hormesis.inbound.ground import Ground
 from hormesis.inbound.identification import add_header
 from hormesis.inbound.passes import Counted
 from hormesis.inbound.pulse import LoopPulse
 from hormesis.inbound.request import Request, current_request
 from hormesis.inbound.service import Given, Service, service_of
-from hormesis.policy.places import set_from_thread
+from hormesis.inbound.standing import stand_async
 
 __all__ = ["Protect", "answer"]
 
@@ -95,7 +92,7 @@ class Protect:
         request = self._arrive(ground, scope)
         refused = ground.examine(request) or ground.admit(request)
         if refused is not None and refused.refusal.waitable:
-            refused = await self._wait(ground, request)
+            refused = await stand_async(ground, request, self.pulse(ground).wake)
         if refused is not None:
             refuse = _send_answer if kind == "http" else _deny
             await refuse(scope, receive, send, ground.answer(request, refused))
@@ -142,21 +139,6 @@ class Protect:
         client = scope.get("client")
         # A WebSocket's handshake has no method in its scope, since it has only one.
         return ground.arrive(scope.get("method", "GET"), scope["path"], client[0] if client else "", found, scope)
-
-    async def _wait(self, ground: Ground, request: Request) -> Refused | None:
-        """Stand in the load shedder's queue."""
-        woken = asyncio.Event()
-        waiter = ground.stand(request, functools.partial(set_from_thread, asyncio.get_running_loop(), woken))
-        if not isinstance(waiter, ShedWaiter):
-            return waiter
-        try:
-            self.pulse(ground).wake()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ground.patience(waiter)):
-                    await woken.wait()
-            return ground.served(request, waiter)
-        finally:
-            ground.leave(waiter)
 
     def pulse(self, ground: Ground) -> LoopPulse:
         """Return what beats on the running loop while requests are in flight there."""

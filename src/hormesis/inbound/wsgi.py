@@ -26,12 +26,12 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any, TypeAlias
 
 from hormesis.context import current_call, current_deadline
-from hormesis.core.shedder import ShedWaiter
-from hormesis.inbound.answers import Answer, Refused
+from hormesis.inbound.answers import Answer
 from hormesis.inbound.ground import Ground
 from hormesis.inbound.pulse import ThreadPulse
 from hormesis.inbound.request import Request, current_request
 from hormesis.inbound.service import Given, Service, service_of
+from hormesis.inbound.standing import stand
 
 __all__ = ["Protect", "answer"]
 
@@ -93,7 +93,7 @@ class Protect:
         request = self._arrive(ground, path, environ)
         refused = ground.examine(request) or ground.admit(request)
         if refused is not None and refused.refusal.waitable:
-            refused = self._wait(ground, request)
+            refused = stand(ground, request, self.pulse(ground).wake)
         if refused is not None:
             return _respond(environ, start_response, ground.answer(request, refused))
         return _Flight(self.app, ground, request, start_response, self.pulse(ground), self._forgotten).serve(environ)
@@ -104,19 +104,6 @@ class Protect:
             self._keys_of = ground.headers
         found = {name: environ[key] for key, name in self._keys if key in environ}
         return ground.arrive(environ["REQUEST_METHOD"], path, environ.get("REMOTE_ADDR", ""), found, environ)
-
-    def _wait(self, ground: Ground, request: Request) -> Refused | None:
-        """Stand in the load shedder's queue."""
-        woken = threading.Event()
-        waiter = ground.stand(request, woken.set)
-        if not isinstance(waiter, ShedWaiter):
-            return waiter
-        try:
-            self.pulse(ground).wake()
-            woken.wait(ground.patience(waiter))
-            return ground.served(request, waiter)
-        finally:
-            ground.leave(waiter)
 
     def pulse(self, ground: Ground) -> ThreadPulse:
         """Return what beats while requests are in flight."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import inspect
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,8 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from hormesis.core.shedder import ShedWaiter
-from hormesis.inbound.answers import Answer, Refused
+from hormesis.inbound.answers import Answer
 from hormesis.inbound.ground import Ground
 from hormesis.inbound.grpc.blocking import Protect
 from hormesis.inbound.grpc.rpc import (
@@ -32,7 +29,7 @@ from hormesis.inbound.passes import Counted
 from hormesis.inbound.pulse import LoopPulse
 from hormesis.inbound.request import Request
 from hormesis.inbound.service import Given, Service, service_of
-from hormesis.policy.places import set_from_thread
+from hormesis.inbound.standing import stand_async
 
 __all__ = ["AsyncProtect"]
 
@@ -126,25 +123,10 @@ class AsyncProtect(grpc.aio.ServerInterceptor):
         request = arrive(ground, method, context)
         refused = ground.examine(request) or ground.admit(request)
         if refused is not None and refused.refusal.waitable:
-            refused = await self._stand(ground, request)
+            refused = await stand_async(ground, request, self.pulse(ground).wake)
         if refused is not None:
             await _abort(context, ground.answer(request, refused), refused.refusal.reason)
         return _Flight(ground, request, context, self.pulse(ground))
-
-    async def _stand(self, ground: Ground, request: Request) -> Refused | None:
-        """Stand in the load shedder's queue."""
-        woken = asyncio.Event()
-        waiter = ground.stand(request, functools.partial(set_from_thread, asyncio.get_running_loop(), woken))
-        if not isinstance(waiter, ShedWaiter):
-            return waiter
-        try:
-            self.pulse(ground).wake()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ground.patience(waiter)):
-                    await woken.wait()
-            return ground.served(request, waiter)
-        finally:
-            ground.leave(waiter)
 
     def pulse(self, ground: Ground) -> LoopPulse:
         """Return what beats on the running loop while calls are in flight there."""

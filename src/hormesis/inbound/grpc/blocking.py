@@ -10,8 +10,6 @@ from typing import Any
 
 import grpc
 
-from hormesis.core.shedder import ShedWaiter
-from hormesis.inbound.answers import Refused
 from hormesis.inbound.ground import Ground
 from hormesis.inbound.grpc.rpc import (
     HEALTH,
@@ -28,6 +26,7 @@ from hormesis.inbound.pulse import ThreadPulse
 from hormesis.inbound.request import Request
 from hormesis.inbound.service import Given, Service, service_of
 from hormesis.inbound.signals import ThreadPoolWait
+from hormesis.inbound.standing import stand
 
 __all__ = ["Protect"]
 
@@ -81,7 +80,7 @@ class Protect(grpc.ServerInterceptor):
             request = arrive(ground, method, context)
             refused = ground.examine(request) or ground.admit(request)
             if refused is not None and refused.refusal.waitable:
-                refused = self._stand(ground, request)
+                refused = stand(ground, request, self.pulse(ground).wake)
             if refused is not None:
                 _abort(context, Refusing(ground.answer(request, refused), refused.refusal.reason))
             flight = _Flight(ground, request, context, self.pulse(ground))
@@ -93,19 +92,6 @@ class Protect(grpc.ServerInterceptor):
             return flight.answer(behave, request_or_iterator)
 
         return behave_protected
-
-    def _stand(self, ground: Ground, request: Request) -> Refused | None:
-        """Stand in the load shedder's queue."""
-        woken = threading.Event()
-        waiter = ground.stand(request, woken.set)
-        if not isinstance(waiter, ShedWaiter):
-            return waiter
-        try:
-            self.pulse(ground).wake()
-            woken.wait(ground.patience(waiter))
-            return ground.served(request, waiter)
-        finally:
-            ground.leave(waiter)
 
     def pulse(self, ground: Ground) -> ThreadPulse:
         """Return what beats while calls are in flight."""
