@@ -21,7 +21,8 @@ A queue that has just begun is a moment's jam and no overload. Until it has last
 the order in which it came.
 
 **Who is turned away**: who is beyond the ceiling, finds the queue full of its betters, waits too long, or could not be
-answered in its time anyway while places are scarce. Shedding is capped itself: a share of what comes always goes in,
+answered in its time anyway while places are scarce. While work waits inside for twice as long as there is room for, most
+of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always goes in,
 whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
@@ -104,6 +105,12 @@ _IDLE = 0.95
 
 _IDLE_FOR_MORE = 0.5
 """The same, for a client that has had far more than its share: others would have used what it took in a moment."""
+
+_DROP_AT = 2.0
+"""The delay inside, as a multiple of the room, from which on most of what comes is turned away."""
+
+_DROPS_EACH = 4
+"""One in so many goes in then, besides what is critical."""
 
 _TOLD_FROM = 0.1
 """The share by which the limit must have moved to be told of."""
@@ -231,6 +238,7 @@ class ShedderMachine:
         "_arrived",
         "_bound_at",
         "_bound_windows",
+        "_dropping",
         "_latencies",
         "_lock",
         "_look_at",
@@ -274,6 +282,7 @@ class ShedderMachine:
         self._queue_since = math.inf
         self._bound_at = -math.inf
         self._bound_windows = 0
+        self._dropping = 0
         self._look_at = now
         self._ranks = Ranks()
         self._shares = [FairShares() for _ in range(_CLASSES)]
@@ -326,7 +335,7 @@ class ShedderMachine:
                 rank = self._ranks.rank(criticality, cohort, keeps)
                 self._ranks.came(rank)
                 idle = idle and (keeps > 0 or self.in_flight <= _IDLE_FOR_MORE * self.limit)
-            hopeless = rank > self._ranks.ceiling and not idle
+            hopeless = (rank > self._ranks.ceiling and not idle) or self._drops(criticality)
             if not hopeless and self._is_next(criticality, rank) and self.in_flight < self._limit_of(criticality, rank):
                 return self._enter(criticality, cohort, client, now)
             self._windowing.limited(self.in_flight)
@@ -517,6 +526,17 @@ class ShedderMachine:
             self.due = -math.inf  # there may be room now for who waits
 
     # All that follows is called with the lock held.
+
+    def _drops(self, criticality: int) -> bool:
+        """Whether work waits so long inside that most of what comes is turned away, whatever is in flight.
+
+        What never waits for anything is never in flight together, and so no limit on that can hold it.
+        """
+        if self._window_delay <= _DROP_AT * self.room:
+            return False
+        self._dropping += 1
+        # Some go in all the same, or nobody would find out that it is over.
+        return criticality != Criticality.CRITICAL and self._dropping % _DROPS_EACH != 0
 
     def _is_next(self, criticality: int, rank: float) -> bool:
         """Whether nobody waits who goes in before."""
