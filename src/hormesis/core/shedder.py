@@ -21,8 +21,8 @@ A queue that has just begun is a moment's jam and no overload. Until it has last
 the order in which it came.
 
 **Who is turned away**: who is beyond the ceiling, finds the queue full of its betters, waits too long, or could not be
-answered in its time anyway while places are scarce. While work waits inside for twice as long as there is room for, most
-of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always goes in,
+answered in its time anyway while places are scarce. While work waits inside for twice as long as there is room for,
+most of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always goes in,
 whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
