@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.experiment import Experiment, Stress, load_experiment, schema
+from hormesis.gameday.experiment import Dose, Experiment, Stress, load_experiment, schema
 from hormesis.gameday.objectives import Objective
 from hormesis.gameday.results import Phase
 from hormesis.gameday.runner import planned_seconds
@@ -300,6 +301,73 @@ def test_an_edge_to_something_outside(tmp_path: Path) -> None:
     outside = read(tmp_path, ('to = "back"', 'to = "db.internal:5432"'))
     assert outside.system.edge["back"].address == ("db.internal", 5432)
     assert read(tmp_path).system.edge["back"].address is None
+
+
+DOSES = """doses = [
+    { edge = "back", fault = { latency = "1s" } },
+    { process = "back", fault = { pause = true } },
+    { fault = { spike = 3 } },
+    { fault = { spike = 2, request = "browse" } },
+]"""
+
+
+def test_several_doses(tmp_path: Path) -> None:
+    """A stress doses one fault, said in short, or several at the same time; either way `doses` has them all."""
+    (slow,) = read(tmp_path).chosen()
+    assert [dose.target for dose in slow.doses] == ["edge back"]
+    assert (slow.target, slow.described) == ("edge back", "latency 1s")
+    experiment = read(tmp_path, (STRESS, DOSES))
+    (several,) = experiment.chosen()
+    assert [dose.target for dose in several.doses] == ["edge back", "process back", "load", "load"]
+    assert several.target == "edge back + process back + load + load"
+    assert several.described == "latency 1s + paused + load x3 + browse x2"
+    assert rates(experiment, several) == {"": [(1, 20), (2, 60), (2, 20)], "spike": [(1, 0), (2, 60), (2, 0)]}
+    assert Stress(name="slow", edge="back", fault={"latency": "1s"}, doses=slow.doses).doses == slow.doses
+
+
+@pytest.mark.parametrize(
+    ("doses", "message"),
+    [
+        ('{ edge = "bak", fault = { refuse = true } }', "stress 'slow': edge: unknown edge 'bak' (did you mean"),
+        ('{ edge = "back", fault = { pause = true } }', "stress.0.doses.0.fault: its fault {'pause': True} takes proc"),
+        ('{ edge = "back" }', "stress.0.doses.0.fault is missing"),
+        ("{ host = true, fault = { spike = 2 } }", "takes neither edge nor process"),
+        ('{ edge = "back", host = true, fault = { refuse = true } }', "takes edge = "),
+    ],
+)
+def test_doses_that_can_not_be(tmp_path: Path, doses: str, message: str) -> None:
+    """A dose is at a place that is there, and that its fault takes."""
+    assert message in refusal(written(tmp_path, GOOD.replace(STRESS, f"doses = [{doses}]", 1)))
+
+
+@pytest.mark.parametrize(
+    ("doses", "message"),
+    [
+        (["edge", {"refuse": True}, {"latency": 1}], "refuses connections and latency 1s on edge back can't act"),
+        (["edge", {"latency": 1}, {"latency": 1}], "latency 1s and latency 1s on edge back can't act"),
+        (["process", {"kill": True}, {"pause": True}], "killed and paused on process back can't act"),
+        (["process", {"throttle": 0.5}, {"throttle": 0.2}], "can't act at the same time"),
+        (["load", {"spike": 2}, {"spike": 3}], "load x2 and load x3 on load can't act"),
+    ],
+)
+def test_contradictions(doses: list[Any], message: str) -> None:
+    """Doses that leave nothing of each other are refused."""
+    place, *faults = doses
+    where: Any = {} if place == "load" else {place: "back"}
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        Stress(name="both", doses=[Dose(fault=fault, **where) for fault in faults])
+
+
+def test_doses_that_go_together() -> None:
+    """An edge may have a latency for each direction, and a load spikes of different requests."""
+    both = [{"latency": 1}, {"latency": 1, "stream": "upstream"}]
+    assert Stress(name="both", doses=[Dose(edge="back", fault=fault) for fault in both]).target == "edge back"
+    spikes = [{"spike": 2}, {"spike": 2, "request": "browse"}]
+    assert len(Stress(name="both", doses=[Dose(fault=fault) for fault in spikes]).doses) == 2
+    with pytest.raises(ConfigurationError, match="takes fault or doses, not both"):
+        Stress(name="both", fault={"spike": 2}, doses=[Dose(fault={"spike": 3})])
+    with pytest.raises(ConfigurationError, match="takes a fault, or 1 to 16 doses"):
+        Stress(name="none")
 
 
 @pytest.mark.parametrize(("part", "instead", "message"), MISTAKES, ids=[instead for _, instead, _ in MISTAKES])

@@ -48,17 +48,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from hormesis import tables
-from hormesis.chaos import Fault, Kill, Pause, Spike, Throttle, fault_from
+from hormesis.chaos import Spike
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.load import Load, LoadChanges, expected, known, streams
+from hormesis.gameday.load import Load, expected, known, streams
 from hormesis.gameday.objectives import Limits, Objective
 from hormesis.gameday.results import Phase
+from hormesis.gameday.stress import Dose, Stress
+from hormesis.gameday.topology import NAME, Arm, Edge, ProcessTable, System
 from hormesis.loadgen import ARRIVALS_MAX, LoadSpec, Stream
 from hormesis.tables import Settings
 from hormesis.units import Duration, seconds
@@ -66,6 +67,7 @@ from hormesis.units import Duration, seconds
 __all__ = [
     "Abort",
     "Arm",
+    "Dose",
     "Edge",
     "Experiment",
     "ProcessTable",
@@ -75,7 +77,6 @@ __all__ = [
     "schema",
 ]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 _GRACE = 3.0
 """Seconds that answers may still come in after the last arrival; what is later counts as unfinished."""
 
@@ -84,169 +85,6 @@ _WARM_UP = 1.0
 
 _IN_FLIGHT_MAX = 20_000
 """Requests under way at most: in a black hole every caller of a patience's length waits at the same time."""
-
-_ADDRESS = re.compile(r"([^\s/]+):(\d{1,5})", re.ASCII)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessTable(Settings):
-    """`[system.process.NAME]`: a process of the system.
-
-    Attributes:
-        command: What to run, without a shell; `{port}`, `{host}` and `{dir}` (a scratch folder) are filled in.
-        env: Variables for it, with the same placeholders.
-        ready: The HTTP path that answers 2xx once it is ready; without one, it is ready when its port accepts.
-        ready_within: The time it has for that.
-        restart_after: How long after an unexpected end it is started again; left out: only when its stress is over.
-        port: A port of its own choice; left out: a free one.
-    """
-
-    command: str
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    ready: str | None = None
-    ready_within: Duration = 20.0
-    restart_after: Duration | None = None
-    port: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.command.strip() or "\0" in self.command:
-            raise ConfigurationError.bad_value("command", self.command, "a command to run")
-        _check_env(self.env)
-        if self.ready is not None and not self.ready.startswith("/"):
-            raise ConfigurationError.bad_value("ready", self.ready, "an HTTP path like '/healthz'")
-        seconds(self.ready_within, "ready_within")
-        if self.restart_after is not None:
-            seconds(self.restart_after, "restart_after", zero=True)
-        _check_port(self.port)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Edge(Settings):
-    """`[system.edge.NAME]`: who calls whom, over a proxy that can fail.
-
-    Attributes:
-        from_: The process that calls.
-        to: The process that is called, or `host:port` of something that runs already.
-        env: How the proxy's address reaches the caller; `{host}` and `{port}` are the proxy's.
-        port: A port of its own choice for the proxy; left out: a free one.
-    """
-
-    from_: str
-    to: str
-    env: Mapping[str, str]
-    port: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.address is None and ":" in self.to:
-            accepted = "a process, or an address such as '127.0.0.1:5432'"
-            raise ConfigurationError.bad_value("to", self.to, accepted)
-        _check_env(self.env)
-        _check_port(self.port)
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Where the called one listens; None when it is a process of the system."""
-        match = _ADDRESS.fullmatch(self.to)
-        return (match[1], int(match[2])) if match and 0 < int(match[2]) < 65536 else None
-
-
-def _check_env(env: Mapping[str, str]) -> None:
-    """Refuse variables that no process can be given."""
-    for name, value in env.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise ConfigurationError.bad_value(f"env.{name}", value, "a name without '=', and no NUL in either")
-
-
-def _check_port(port: int | None) -> None:
-    if port is not None and not 0 < port < 65536:
-        raise ConfigurationError.bad_value("port", port, "a port from 1 to 65535")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class System(Settings):
-    """`[system]`: the processes and the edges between them."""
-
-    process: Mapping[str, ProcessTable]
-    edge: Mapping[str, Edge] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Arm(Settings):
-    """`[arm.NAME]`: one way to set the system up.
-
-    Attributes:
-        env: Variables for all of its processes.
-        judged: Whether the exit status depends on it; left out: every arm but the one called `bare`.
-    """
-
-    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    judged: bool | None = None
-
-    def __post_init__(self) -> None:
-        _check_env(self.env)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Stress(Settings):
-    """`[[stress]]`: one fault, dosed at one place.
-
-    Attributes:
-        name: What tables call it.
-        about: Why, for readers of the report.
-        edge, process: Where the fault acts; neither for a fault of the load.
-        fault: What is dosed, such as `{ latency = "2s" }`.
-        objective: Changes to the objectives under this stress.
-        load: Changes to the load under this stress, from its calm on.
-        calm, dose, recovery, detection, recover_within: Its own durations, in place of the run's.
-    """
-
-    name: str
-    fault: Mapping[str, Any]
-    about: str = ""
-    edge: str | None = None
-    process: str | None = None
-    objective: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
-    load: LoadChanges | None = None
-    calm: Duration | None = None
-    dose: Duration | None = None
-    recovery: Duration | None = None
-    detection: Duration | None = None
-    recover_within: Duration | None = None
-
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ConfigurationError.bad_value("name", self.name, "a short name of letters, digits, spaces, '_.-'")
-        for name in ("calm", "dose", "recovery"):
-            if getattr(self, name) is not None:
-                seconds(getattr(self, name), name)
-        for name in ("detection", "recover_within"):
-            if getattr(self, name) is not None:
-                seconds(getattr(self, name), name, zero=True)
-        try:
-            fault = self.what
-        except ConfigurationError as error:
-            raise ConfigurationError(error.message, "fault") from None
-        if isinstance(fault, Spike):
-            wanted, given = "neither edge nor process (it is a fault of the load)", self.edge or self.process
-            fits = given is None
-        elif isinstance(fault, Kill | Pause | Throttle):
-            wanted, fits = 'process = "…"', self.process is not None and self.edge is None
-        else:
-            wanted, fits = 'edge = "…"', self.edge is not None and self.process is None
-        if not fits:
-            raise ConfigurationError(f"stress {self.name!r}: its fault {dict(self.fault)!r} takes {wanted}", "fault")
-
-    @property
-    def what(self) -> Fault:
-        """The fault."""
-        return fault_from(self.fault)
-
-    @property
-    def target(self) -> str:
-        """Where it is dosed, in words."""
-        if self.edge is not None:
-            return f"edge {self.edge}"
-        return "load" if self.process is None else f"process {self.process}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,7 +158,7 @@ class Experiment(Settings):
         routes = [request.name for request in self.load.request]
         known("load.to", "process", self.load.to, processes)
         for name in (*processes, *edges, *self.arm):
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise ConfigurationError(f"the name {name!r} takes letters, digits, spaces, '_.-', 64 at most")
         for name, edge in edges.items():
             known(f"system.edge.{name}.from", "process", edge.from_, processes)
@@ -332,18 +170,11 @@ class Experiment(Settings):
             known("objective", "request", route, routes)
         for stress in self.stress:
             where = f"stress {stress.name!r}"
-            if stress.edge is not None:
-                known(f"{where}: edge", "edge", stress.edge, edges)
-            if stress.process is not None:
-                known(f"{where}: process", "process", stress.process, processes)
+            for dose in stress.doses:
+                self._check_dose(where, dose)
             for route in stress.objective:
                 known(f"{where}: objective", "request", route, routes)
-            if isinstance(fault := stress.what, Spike):
-                if fault.request is not None:
-                    known(f"{where}: fault.request", "request", fault.request, routes)
-                if fault.client is not None:
-                    known(f"{where}: fault.client", "client", fault.client, self.load.client)
-            count = expected(self.load_under(stress), self.lengths(stress), stress.what)
+            count = expected(self.load_under(stress), self.lengths(stress), stress.faults)
             if count > ARRIVALS_MAX:
                 accepted = f"a rate that makes at most {ARRIVALS_MAX:,} requests of {where}, not {count:,.0f}"
                 raise ConfigurationError.bad_value("load.rate", self.load.rate, accepted)
@@ -357,6 +188,18 @@ class Experiment(Settings):
             raise ConfigurationError.bad_value("arm", {}, "at least one [arm.NAME]")
         for name in self.run.tour or ():
             known("run.tour", "stress", name, [stress.name for stress in self.stress])
+
+    def _check_dose(self, where: str, dose: Dose) -> None:
+        """Refuse a dose at a place that is not there."""
+        if dose.edge is not None:
+            known(f"{where}: edge", "edge", dose.edge, self.system.edge)
+        if dose.process is not None:
+            known(f"{where}: process", "process", dose.process, self.system.process)
+        if isinstance(fault := dose.what, Spike):
+            if fault.request is not None:
+                known(f"{where}: fault.request", "request", fault.request, [each.name for each in self.load.request])
+            if fault.client is not None:
+                known(f"{where}: fault.client", "client", fault.client, self.load.client)
 
     @property
     def judged(self) -> list[str]:
@@ -394,7 +237,7 @@ class Experiment(Settings):
     def load_spec(self, stress: Stress, base_url: str) -> LoadSpec:
         """Return what the load generator is told for a stress."""
         load = self.load_under(stress)
-        sources = streams(load, self.lengths(stress), stress.what)
+        sources = streams(load, self.lengths(stress), stress.faults)
         # Of the stress and not of the arm: every arm gets the same arrivals.
         return self._spec(load, sources, f"{self.seed}/{stress.name}", base_url)
 

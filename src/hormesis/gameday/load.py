@@ -287,7 +287,7 @@ class LoadChanges(Settings):
         return dataclasses.replace(load, **{name: value for name, value in changes.items() if value is not None})
 
 
-def streams(load: Load, lengths: Sequence[float], fault: Fault | None = None) -> list[Stream]:
+def streams(load: Load, lengths: Sequence[float], faults: Sequence[Fault] = ()) -> list[Stream]:
     """Return the sources of a load over the time of a stress.
 
     Each caller is one. Where a single request comes more often, what comes on top is one more, so that everything else
@@ -296,32 +296,36 @@ def streams(load: Load, lengths: Sequence[float], fault: Fault | None = None) ->
     Args:
         load: The load, with the stress's changes to it.
         lengths: The seconds of each part; the dose is the second one.
-        fault: What is dosed.
+        faults: What is dosed; those that are none of the load change nothing here.
     """
     return [
         Stream(segments, name=name, requests=requests, process=process)
-        for name, requests, process, segments in _sources(load, lengths, fault)
+        for name, requests, process, segments in _sources(load, lengths, faults)
     ]
 
 
-def expected(load: Load, lengths: Sequence[float], fault: Fault | None = None) -> float:
+def expected(load: Load, lengths: Sequence[float], faults: Sequence[Fault] = ()) -> float:
     """Return how many arrivals that makes on average."""
-    return math.fsum(segment.expected for *_, segments in _sources(load, lengths, fault) for segment in segments)
+    return math.fsum(segment.expected for *_, segments in _sources(load, lengths, faults) for segment in segments)
 
 
 def _sources(
-    load: Load, lengths: Sequence[float], fault: Fault | None
+    load: Load, lengths: Sequence[float], faults: Sequence[Fault]
 ) -> Iterator[tuple[str, list[str], ArrivalProcess, list[Segment]]]:
-    spike = fault if isinstance(fault, Spike) else None
+    spikes = [fault for fault in faults if isinstance(fault, Spike)]
+    extra = (f"spike {number}" if number > 1 else "spike" for number in itertools.count(1))
     for name, caller in load.callers().items():
         mix = {request.name: request.weight for request in load.request if request.client == name}
         rate, process = per_second(caller.rate), caller.arrivals or load.arrivals
-        factor = spike.spike if spike is not None and spike.request is None and spike.client in (None, name) else 1.0
+        dosed = rate * math.prod(
+            spike.spike for spike in spikes if spike.request is None and spike.client in (None, name)
+        )
         own = "" if name is None else f"client {name}"
-        yield own, [*mix], process, _cut(caller.bursts, lengths, rate, rate * factor)
-        if spike is not None and spike.request in mix:
-            extra = rate * mix[spike.request] / math.fsum(mix.values()) * (spike.spike - 1)
-            yield "spike", [spike.request], process, _cut(caller.bursts, lengths, 0.0, extra)
+        yield own, [*mix], process, _cut(caller.bursts, lengths, rate, dosed)
+        for spike in spikes:
+            if spike.request in mix:
+                on_top = dosed * mix[spike.request] / math.fsum(mix.values()) * (spike.spike - 1)
+                yield next(extra), [spike.request], process, _cut(caller.bursts, lengths, 0.0, on_top)
 
 
 def _cut(bursts: Bursts | None, lengths: Sequence[float], rate: float, dosed: float) -> list[Segment]:

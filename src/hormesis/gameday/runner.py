@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from hormesis.chaos import Keeper, describe
+from hormesis.chaos import Keeper
 from hormesis.gameday.course import LEAD, Course
 from hormesis.gameday.experiment import Experiment, Stress, folder_of
 from hormesis.gameday.report.progress import Observer
@@ -144,7 +144,7 @@ async def _stress_all(
         name=stress.name,
         about=stress.about,
         target=stress.target,
-        fault=describe(stress.what),
+        fault=stress.described,
         outcomes={system.arm: outcomes[system.arm] for system in systems},
     )
 
