@@ -8,6 +8,7 @@ them without ever waiting for answers (`generator`), and raw times come back (`S
 """
 
 from hormesis.loadgen.driver import LAG_MAX, LoadDriver, RunResult
+from hormesis.loadgen.expect import WRONG, Expect
 from hormesis.loadgen.histogram import Histogram
 from hormesis.loadgen.request import LoadSpec, Request, Retries
 from hormesis.loadgen.samples import UNFINISHED, Answer, Sample, Samples
@@ -18,8 +19,10 @@ __all__ = [
     "ARRIVALS_MAX",
     "LAG_MAX",
     "UNFINISHED",
+    "WRONG",
     "Answer",
     "ArrivalProcess",
+    "Expect",
     "Histogram",
     "LoadDriver",
     "LoadSpec",

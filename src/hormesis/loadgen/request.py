@@ -9,14 +9,16 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from typing import Any
 
 from hormesis.errors import ConfigurationError
 from hormesis.headers import retry_after_of
+from hormesis.loadgen.expect import Expect
 from hormesis.loadgen.samples import Answer
 from hormesis.loadgen.schedule import ArrivalProcess, Seed, Segment, Stream, check_size, duration
 from hormesis.loadgen.template import BUILT_IN, Values, choices, names_in, strings_in
+from hormesis.priority import Criticality
 from hormesis.units import Duration, seconds
 
 __all__ = ["LoadSpec", "Request", "Retries"]
@@ -30,6 +32,7 @@ _PATH = re.compile(r"/[!-~]*")
 _NOT_DEGRADED = ("", "0", "false")
 _REQUESTS_MAX = 1000
 _ATTEMPTS_MAX = 20
+_ANY = Expect()
 _TOO_MANY_REQUESTS, _UNAVAILABLE, _SERVERS_FAULT = 429, 503, 500
 
 
@@ -79,7 +82,9 @@ class Request:
         json: The body as JSON, in whose texts placeholders are replaced by text; None sends no body.
         values: What each placeholder is drawn from, evenly: a list, a `range`, or `{"from": 1, "to": 50}`. `{n}` (the
             arrival's number) and `{uuid}` (an id of its own for each arrival) need no values.
-        expect: The status, or the statuses, of a full answer; None takes 200 to 299.
+        expect: What a full answer must look like: a status, several, or an `Expect`; None takes 200 to 299.
+        priority: How much it matters: `"critical"`, `"default"`, `"sheddable"` or `"background"`, which is sent as the
+            header `Priority` of RFC 9218; None says nothing.
         timeout: The patience of its callers; None is the load's.
         retry: How its callers repeat it; None is not at all.
 
@@ -101,7 +106,8 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     json: object = None
     values: Mapping[str, Values] = field(default_factory=dict)
-    expect: int | Sequence[int] | None = None
+    expect: int | Sequence[int] | Mapping[str, Any] | Expect | None = None
+    priority: str | None = None
     timeout: Duration | None = None
     retry: Retries | None = None
 
@@ -117,7 +123,9 @@ class Request:
         object.__setattr__(self, "headers", self._checked_headers())
         object.__setattr__(self, "json", self._plain_json())
         object.__setattr__(self, "values", self._checked_values())
-        object.__setattr__(self, "expect", self._statuses())
+        object.__setattr__(self, "expect", self._expectation())
+        if self.priority is not None:
+            object.__setattr__(self, "priority", Criticality.of(self.priority, self._key("priority")).word)
         if self.timeout is not None:
             object.__setattr__(self, "timeout", seconds(self.timeout, self._key("timeout")))
         self.placeholders()
@@ -127,6 +135,7 @@ class Request:
         texts = [("path", self.path)]
         texts += [(f"headers.{name}", value) for name, value in self.headers.items()]
         texts += [("json", text) for text in strings_in(self.json)]
+        texts += [(f"expect.{setting}", text) for setting, text in self.expected.texts()]
         known = [*self.values, *BUILT_IN]
         used = set()
         for setting, text in texts:
@@ -137,6 +146,11 @@ class Request:
                 used.add(name)
         return used
 
+    @property
+    def expected(self) -> Expect:
+        """What a full answer must look like."""
+        return self.expect if isinstance(self.expect, Expect) else _ANY
+
     def judge(self, status: int, degraded: str | None = None, retry_after: str | None = None) -> tuple[Answer, str]:
         """Return what a complete answer is worth, and the kind of error if it failed.
 
@@ -146,7 +160,7 @@ class Request:
             retry_after: The value of `Retry-After`; None if it is not there. One that can't be read tells nobody when
                 to come back.
         """
-        if not (status in self.expect if isinstance(self.expect, tuple) else 200 <= status < 300):
+        if not self.expected.takes(status):
             if (
                 status in (_TOO_MANY_REQUESTS, _UNAVAILABLE)
                 and retry_after_of({"retry-after": retry_after or ""}) is not None
@@ -186,13 +200,23 @@ class Request:
                 raise ConfigurationError.bad_value(self._key("values"), name, f"names other than {', '.join(BUILT_IN)}")
         return {name: choices(values, self._key(f"values.{name}")) for name, values in self.values.items()}
 
-    def _statuses(self) -> tuple[int, ...] | None:
-        if self.expect is None:
-            return None
-        statuses = (self.expect,) if isinstance(self.expect, int) else tuple(self.expect)
-        if not statuses or any(type(status) is not int or not 100 <= status <= 599 for status in statuses):
-            raise ConfigurationError.bad_value(self._key("expect"), self.expect, "a status from 100 to 599, or a list")
-        return statuses
+    def _expectation(self) -> Expect | None:
+        if self.expect is None or isinstance(self.expect, Expect):
+            return self.expect
+        key = self._key("expect")
+        if not isinstance(self.expect, Mapping):
+            try:
+                return Expect(status=self.expect)
+            except ConfigurationError as error:
+                raise ConfigurationError(error.message.replace("status", key, 1), key) from None
+        known = [each.name for each in fields(Expect)]
+        for name in self.expect:
+            if name not in known:
+                raise ConfigurationError.unknown(f"key in {key}", name, known, key)
+        try:
+            return Expect(**self.expect)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{key}.{error.message}", f"{key}.{error.key}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

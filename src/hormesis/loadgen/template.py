@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from hormesis.errors import ConfigurationError
 from hormesis.loadgen.schedule import Seed
+from hormesis.priority import PRIORITY, Criticality, priority_headers
 
 if TYPE_CHECKING:
     from hormesis.loadgen.request import Request
@@ -119,6 +120,8 @@ class Template:
         self._fields = sorted(request.placeholders())
         if self._body is not None and not any(name.lower() == "content-type" for name in self._headers):
             self._headers["Content-Type"] = "application/json"
+        if request.priority is not None and not any(name.lower() == PRIORITY for name in self._headers):
+            self._headers |= priority_headers(Criticality.of(request.priority))
 
     def render(self, n: int) -> Rendered:
         """Return the request of the arrival `n`."""
