@@ -1,0 +1,146 @@
+"""Marks: telling which processes are ours, whatever they did to get away.
+
+A server may start workers in sessions of their own (each of PostgreSQL's does that), put itself into the background,
+write its title over its environment (PostgreSQL and nginx do), or be given an empty one. What it can't shed is a
+resource limit: the kernel hands the limits of a process to all that it starts. So a process is marked by a number that
+nobody else uses, in the one limit that means nothing to it: how long a *real-time* task may run without a pause
+(`RLIMIT_RTTIME`), here a hundred thousand years. Setting it needs no privilege; `/proc/PID/limits` shows it to all.
+
+The number is that of a run; its last 16 bits say which process of the run. Linux only: elsewhere nothing can be marked,
+nothing is found, and process groups have to do.
+
+Only the standard library is imported here: the watchdog uses it in a bare interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+__all__ = ["bear", "bears", "find", "kill_all", "member", "new_run", "put", "send", "started"]
+
+_LIMIT: int | None = getattr(resource, "RLIMIT_RTTIME", None)
+_LINE = b"Max realtime timeout"
+_BASE = 1 << 61
+_MEMBER_BITS = 16
+_MEMBERS = (1 << _MEMBER_BITS) - 1
+_KILL_PAUSE = 0.01
+
+
+def new_run() -> int:
+    """Return the mark of a run: as a mark to look for, it stands for all of its members."""
+    return _BASE | secrets.randbits(44) << _MEMBER_BITS
+
+
+def member(run: int, number: int) -> int:
+    """Return the mark of one process of a run; `number` is from 1 to 65,535."""
+    if not 0 < number <= _MEMBERS:
+        raise ValueError(f"a run has up to {_MEMBERS} processes, no number {number}")
+    return run | number
+
+
+def bear(mark: int) -> None:
+    """Mark this process, and so all that it will start; made for a child between fork and exec."""
+    if _LIMIT is not None:
+        with suppress(OSError, ValueError):  # marked by somebody else already, who does not let it be raised
+            resource.setrlimit(_LIMIT, (mark, mark))
+
+
+def put(pid: int, mark: int) -> None:
+    """Mark a process that runs already, and so all that it will start."""
+    if _LIMIT is not None and hasattr(resource, "prlimit"):
+        with suppress(OSError, ValueError):
+            resource.prlimit(pid, _LIMIT, (mark, mark))
+
+
+def find(mark: int) -> list[int]:
+    """Return the numbers of all living processes that bear a mark, or that of any member of a run."""
+    return [pid for pid in _all() if bears(pid, mark)]
+
+
+def bears(pid: int, mark: int) -> bool:
+    """Whether a process lives and bears a mark, or that of any member of a run."""
+    try:
+        with open(f"/proc/{pid}/limits", "rb", buffering=0) as file:
+            line = file.read(4096).partition(_LINE)[2].split(None, 2)
+        hard = int(line[1])
+    except (OSError, ValueError, IndexError):
+        return False
+    mine = hard if mark & _MEMBERS else hard & ~_MEMBERS
+    return mine == mark and not _is_dead(pid)
+
+
+def send(mark: int, number: int, but: Iterable[int] = ()) -> list[int]:
+    """Send a signal to all that bear a mark, but some; returns to whom.
+
+    What they start meanwhile gets it too. A number can't be handed to a stranger between the look and the signal.
+    """
+    told: list[int] = []
+    known = set(but)
+    while fresh := [pid for pid in find(mark) if pid not in known]:
+        known.update(fresh)
+        told += [pid for pid in fresh if _send(pid, mark, number)]
+    return told
+
+
+def kill_all(mark: int, within: float = 2.0) -> list[int]:
+    """Kill all that bear a mark, and wait until they are gone; returns who was killed.
+
+    Raises:
+        TimeoutError: Some are still there after `within` seconds.
+    """
+    killed: list[int] = []
+    give_up = time.monotonic() + within
+    while found := find(mark):
+        for pid in found:
+            if _send(pid, mark, signal.SIGKILL) and pid not in killed:
+                killed.append(pid)
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"processes {', '.join(map(str, found))} can't be killed")
+        time.sleep(_KILL_PAUSE)
+    return killed
+
+
+def started(pid: int) -> str:
+    """Return when a process was started, in the kernel's ticks; empty when there is none, or no way to know."""
+    fields = _stat(pid)
+    return fields[19] if len(fields) > 19 else ""
+
+
+def _all() -> Iterator[int]:
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    yield from (int(name) for name in names if name.isdigit())
+
+
+def _send(pid: int, mark: int, number: int) -> bool:
+    with suppress(OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if bears(pid, mark):  # looked at again, now that the number can't change its owner
+                signal.pidfd_send_signal(handle, number)
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether it has ended and only waits for its parent to take notice."""
+    return _stat(pid)[:1] in ([], ["Z"], ["X"])
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The name of the command comes second, in parentheses, and may hold anything, parentheses too.
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
