@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from hormesis.chaos import Fault, Spike
 from hormesis.errors import ConfigurationError
-from hormesis.loadgen import ArrivalProcess, Request, Retries, Segment, Stream
+from hormesis.loadgen import ArrivalProcess, Expect, Request, Retries, Segment, Stream
 from hormesis.tables import Settings
 from hormesis.units import Duration, Rate, per_second, seconds
 
@@ -39,7 +39,10 @@ class RequestTable(Settings):
         client: Whose request it is, of `[load.client.NAME]`; left out: anybody's, at the load's own rate.
         headers, json: Sent with it, with placeholders.
         values: What each placeholder is drawn from: a list, or `{ from = 1, to = 50 }`; `{n}` and `{uuid}` need none.
-        expect: The status, or statuses, of a full answer; left out: 200 to 299.
+        priority: How much it matters: `"critical"`, `"default"`, `"sheddable"` or `"background"`; sent with it.
+        expect: The status, or statuses, of a full answer (left out: 200 to 299), or a table of what must be in it:
+            `{ status = 200, json = { "items.0.sku" = "{sku}" }, contains = "…", matches = "…", header = { … } }`. A
+            wrong answer has failed.
     """
 
     name: str
@@ -53,7 +56,8 @@ class RequestTable(Settings):
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     json: Any = None
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    expect: int | Sequence[int] | None = None
+    priority: str | None = None
+    expect: int | Sequence[int] | Expect | None = None
 
     _METHODS: ClassVar[tuple[str, ...]] = ("get", "post", "put", "patch", "delete")
 
@@ -76,6 +80,7 @@ class RequestTable(Settings):
                 json=self.json,
                 values=self.values,
                 expect=self.expect,
+                priority=self.priority,
             )
         except ConfigurationError as error:
             prefix = f"request.{self.name}."

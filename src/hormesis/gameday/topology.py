@@ -92,14 +92,14 @@ class Edge(Settings):
         to: The process that is called, or `host:port` of something that runs already.
         env: How the proxy's address reaches the caller; `{host}` and `{port}` are the proxy's.
         port: A port of its own choice for the proxy; left out: a free one.
-        policy: The policy of the caller that protects this edge; left out: the one of the edge's own name.
+        policy: The policy, or policies, of the caller that protect this edge; left out: the one of the edge's own name.
     """
 
     from_: str
     to: str
     env: Mapping[str, str]
     port: int | None = None
-    policy: str | None = None
+    policy: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.address is None and ":" in self.to:
