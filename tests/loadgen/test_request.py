@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from hormesis.errors import ConfigurationError
-from hormesis.loadgen import Answer, LoadSpec, Request, Retries, Segment, Stream
+from hormesis.loadgen import Answer, Expect, LoadSpec, Request, Retries, Seed, Segment, Stream, Trace, Users
+from hormesis.loadgen.origin import Origin
 from hormesis.loadgen.template import Template
 
 BUY = Request(
@@ -32,12 +34,29 @@ def spec(**changes: Any) -> LoadSpec:
     return LoadSpec(**(settings | changes))
 
 
+class Sent(NamedTuple):
+    """A request as a server would read it."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def sent(
+    request: Request, n: int = 0, *, seed: Seed = 7, url: str = "http://shop.test", keep_alive: bool = True
+) -> Sent:
+    payload = Template(request, seed, Origin.of(url), keep_alive=keep_alive).payload(n)
+    head, _, body = payload.partition(b"\r\n\r\n")
+    line, *lines = head.decode().split("\r\n")
+    return Sent(line, dict(line.split(": ", 1) for line in lines), body)
+
+
 def test_placeholders_reach_path_headers_and_body() -> None:
     """One arrival has one value per placeholder, quoted in the path and literal in headers and body."""
-    call = Template(BUY, seed=7).render(12)
-    body = json.loads(call.body or b"")
+    call = sent(BUY, 12)
+    body = json.loads(call.body)
     sku = body["items"][0]["sku"]
-    assert call.path == f"/orders/{'a%2Fb' if sku == 'a/b' else 'c%20d'}?page=12"
+    assert call.line == f"POST /orders/{'a%2Fb' if sku == 'a/b' else 'c%20d'}?page=12 HTTP/1.1"
     assert body == {
         "order_id": "o-" + call.headers["Idempotency-Key"],
         "items": [{"sku": sku, "quantity": 2}],
@@ -45,18 +64,46 @@ def test_placeholders_reach_path_headers_and_body() -> None:
     }
     assert uuid.UUID(call.headers["Idempotency-Key"]).version == 4
     assert call.headers["Content-Type"] == "application/json"
+    assert call.headers["Content-Length"] == str(len(call.body))
 
 
 def test_what_is_drawn_depends_on_seed_and_arrival_alone() -> None:
     """Ids differ between arrivals and seeds, and repeat with the same seed; values cover their range evenly."""
     request = Request("read", path="/products/{sku}", headers={"id": "{uuid}"}, values={"sku": {"from": 1, "to": 4}})
-    calls = [Template(request, seed=7).render(n) for n in range(400)]
-    assert [Template(request, seed="7").render(n) for n in range(400)] == calls
+    calls = [sent(request, n) for n in range(400)]
+    assert [sent(request, n, seed="7") for n in range(400)] == calls
     assert len({call.headers["id"] for call in calls}) == 400
-    assert Template(request, seed=8).render(0).headers != calls[0].headers
-    paths = [call.path for call in calls]
-    assert set(paths) == {f"/products/{sku}" for sku in (1, 2, 3, 4)}
-    assert all(60 < paths.count(path) < 140 for path in set(paths))
+    assert sent(request, seed=8).headers["id"] != calls[0].headers["id"]
+    lines = [call.line for call in calls]
+    assert set(lines) == {f"GET /products/{sku} HTTP/1.1" for sku in (1, 2, 3, 4)}
+    assert all(60 < lines.count(line) < 140 for line in set(lines))
+
+
+def test_what_every_request_says() -> None:
+    """The host with its port, the path of the base URL, who asks, and whether the connection is for others as well."""
+    plain = sent(Request("r", path="/a?b=%7B"), url="http://u%40x:p@[::1]:8000/api/", keep_alive=False)
+    assert plain.line == "GET /api/a?b=%7B HTTP/1.1"
+    assert plain.headers == {
+        "Host": "[::1]:8000",
+        "User-Agent": "hormesis-load",
+        "Accept": "*/*",
+        "Connection": "close",
+        "Authorization": "Basic dUB4OnA=",
+    }
+    own = sent(Request("r", path="/", method="POST", headers={"host": "other", "PRIORITY": "u=0"}, priority="critical"))
+    assert own.headers["host"] == "other"
+    assert own.headers["PRIORITY"] == "u=0"
+    assert own.headers["Content-Length"] == "0"
+    assert not {"Host", "priority"} & set(own.headers)
+
+
+def test_a_body_is_sent_as_it_is_and_a_priority_as_a_header() -> None:
+    """A body that is text knows no placeholders; a criticality is an urgency of RFC 9218."""
+    call = sent(Request("r", path="/{n}", method="PUT", body="{n} ä", priority="background"), 3)
+    assert call.line == "PUT /3 HTTP/1.1"
+    assert call.body.decode() == "{n} ä"
+    assert call.headers["Content-Length"] == "6"
+    assert call.headers["priority"] == "u=7"
 
 
 def test_a_run_survives_the_pipe() -> None:
@@ -71,6 +118,16 @@ def test_a_run_survives_the_pipe() -> None:
     before = spec(requests=[BUY, read], segments=(), streams=streams)
     assert LoadSpec.from_table(json.loads(json.dumps(before.to_table()))) == before
     assert before.duration == 3
+    checked = Request("checked", path="/{sku}", values={"sku": [1]}, expect=Expect(json={"sku": "{sku}"}, contains="x"))
+    before = spec(requests=[checked], segments=[Segment(1, 0, to=9)], connections=4, verify=False, share=(1, 3))
+    assert LoadSpec.from_table(json.loads(json.dumps(before.to_table()))) == before
+    before = spec(segments=(), trace=Trace([0, 0.5, 0.5], ["buy"] * 3))
+    assert LoadSpec.from_table(json.loads(json.dumps(before.to_table()))) == before
+    assert (before.duration, before.expected) == (0.5, 3)
+    before = spec(segments=(), users=Users(5, "10s", think="1s"))
+    assert LoadSpec.from_table(json.loads(json.dumps(before.to_table()))) == before
+    assert before.duration == 10
+    assert math.isnan(before.expected)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +230,14 @@ def test_retries_that_can_not_be_meant(settings: dict[str, Any], message: str) -
         ({"values": {"uuid": ["a"]}}, r"request\.r\.values is 'uuid'"),
         ({"expect": 99}, r"request\.r\.expect is 99"),
         ({"expect": []}, r"request\.r\.expect"),
+        ({"expect": {"statsu": 200}}, r"request\.r\.expect 'statsu' \(did you mean 'status'\?\)"),
+        ({"expect": {"status": 99}}, r"request\.r\.expect\.status is 99"),
+        ({"expect": {"matches": "("}}, r"request\.r\.expect\.matches is '\('"),
+        ({"expect": {"json": {"a": "{nope}"}}}, r"request\.r\.expect\.json\.a 'nope'"),
+        ({"expect": Expect(header={"a": "{nope}"})}, r"request\.r\.expect\.header\.a 'nope'"),
+        ({"body": b"x"}, r"request\.r\.body"),
+        ({"body": "x", "json": {}}, r"request\.r\.body is 'x'; it takes a text, and none beside json"),
+        ({"priority": "urgent"}, r"request\.r\.priority is 'urgent'"),
         ({"timeout": 0}, r"request\.r\.timeout is 0"),
     ],
 )
@@ -187,6 +252,13 @@ def test_a_request_that_can_not_be_meant_is_refused_by_name(changes: dict[str, A
     [
         ({"base_url": "127.0.0.1:8000"}, "base_url is '127.0.0.1:8000'"),
         ({"base_url": "http://"}, "base_url"),
+        ({"base_url": "http://h:99999"}, "base_url is 'http://h:99999'"),
+        ({"base_url": "http://h:0"}, "base_url"),
+        ({"base_url": "http://h/?q"}, "base_url"),
+        ({"connections": 0}, "connections is 0"),
+        ({"trace": Trace([0])}, "trace .* none beside segments"),
+        ({"segments": (), "trace": Trace([0], ["by"])}, r"'by' \(did you mean 'buy'\?\)"),
+        ({"users": Users(1, 1)}, "users .* none beside segments"),
         ({"requests": []}, "requests"),
         ({"requests": [BUY, BUY]}, r"requests is \['buy', 'buy'\]"),
         ({"segments": []}, "segments"),

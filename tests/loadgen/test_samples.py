@@ -35,10 +35,8 @@ def test_samples_are_kept_cut_and_joined() -> None:
 def test_samples_survive_the_pipe() -> None:
     """Samples come out of JSON as they went in, to the microsecond."""
     rows = [sample(100.25, "status 500"), sample(101.5)]
-    wire = json.loads(json.dumps(Samples(rows).to_wire(100.0)))
-    for before, after in zip(rows, Samples.from_wire(wire, 100.0), strict=True):
-        assert after[:3] == pytest.approx(before[:3], abs=1e-6)
-        assert after[3:] == before[3:]
+    about, data = Samples(rows).to_wire()
+    assert list(Samples.from_wire((json.loads(json.dumps(about)), data))) == rows
 
 
 @given(durations, durations)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hormesis.errors import ConfigurationError
-from hormesis.loadgen import ARRIVALS_MAX, Segment, Stream, arrivals, merged, pick
+from hormesis.loadgen import ARRIVALS_MAX, Segment, Stream, Trace, Users, arrivals, merged, pick
 from hormesis.loadgen.schedule import ArrivalProcess
 
 segments = st.lists(st.builds(Segment, st.floats(0.01, 5), st.floats(0.1, 200)), min_size=1, max_size=4)
@@ -126,3 +126,48 @@ def test_streams_draw_from_numbers_of_their_own() -> None:
     pair = [Stream([Segment(1, 50)], name=name, requests=[name]) for name in weights]
     offsets, _ = merged(pair, weights, seed=1)
     assert len(set(offsets)) == len(offsets)
+
+
+def test_a_ramp_brings_its_mean_and_ever_more_of_it() -> None:
+    """The arrivals of a ramp up to a moment are the area under its rate, whichever way it goes."""
+    up = arrivals([Segment(10, 0, to=100)], seed=1, process="constant")
+    assert len(up) == 500
+    assert sum(offset < 5 for offset in up) == pytest.approx(125, abs=1)
+    down = arrivals([Segment(10, 100, to=0)], seed=1, process="constant")
+    assert list(down) == pytest.approx([10 - offset for offset in reversed(up)])
+    nearly = arrivals([Segment(10, 50, to=50 + 1e-9)], seed=1, process="constant")
+    assert list(nearly) == pytest.approx(list(arrivals([Segment(10, 50)], seed=1, process="constant")))
+
+
+def test_a_ramp_moves_no_earlier_arrival() -> None:
+    """What comes before a ramp is where it would be without it."""
+    steady = arrivals([Segment(2, 50), Segment(2, 50)], seed=3)
+    ramped = arrivals([Segment(2, 50), Segment(2, 50, to=400)], seed=3)
+    before = [offset for offset in steady if offset < 2]
+    assert list(ramped[: len(before)]) == before
+    assert len(ramped) > len(steady)
+
+
+def test_a_trace_is_what_was_recorded() -> None:
+    """Arrivals come when and as what they were recorded; those without a name are drawn."""
+    weights = {"read": 1.0, "buy": 1.0}
+    offsets, mix = Trace([0, 0.25, 0.25], ["buy", "read", "buy"]).schedule(weights, seed=1)
+    assert (list(offsets), list(mix)) == ([0, 0.25, 0.25], [1, 0, 1])
+    _, drawn = Trace([0.1] * 50).schedule(weights, seed=1)
+    assert set(drawn) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("offsets", "names"), [([], []), ([1, 0.5], []), ([-1], []), ([float("nan")], []), ([0, 1], ["a"])]
+)
+def test_a_trace_that_can_not_be_meant_is_refused(offsets: list[float], names: list[str]) -> None:
+    """Nothing, disorder, times before the start, and names that don't match are errors of the settings."""
+    with pytest.raises(ConfigurationError, match="trace"):
+        Trace(offsets, names)
+
+
+@pytest.mark.parametrize(("count", "settings"), [(0, {}), (True, {}), (10_001, {}), (1, {"think": -1})])
+def test_users_that_can_not_be_meant_are_refused(count: int, settings: dict[str, float]) -> None:
+    """Nobody, too many, and negative pauses are errors of the settings."""
+    with pytest.raises(ConfigurationError, match=r"users|think"):
+        Users(count, 1, **settings)

@@ -64,6 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     gameday.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
     gameday.set_defaults(command=_gameday)
 
+    proxy = commands.add_parser(
+        "proxy", help="put proxies in front of services and faults on them, over Toxiproxy's API"
+    )
+    proxy.add_argument("--host", default="127.0.0.1", help="where the API listens (%(default)s)")
+    proxy.add_argument("--port", type=int, default=8474, help="of the API; 0 is a free one (%(default)s)")
+    proxy.add_argument("--config", metavar="FILE", help="proxies to begin with: Toxiproxy's JSON, or TOML")
+    proxy.add_argument("--listen", metavar="HOST:PORT", help="of one proxy to begin with; port 0 is a free one")
+    proxy.add_argument("--upstream", metavar="HOST:PORT", help="what this proxy stands before")
+    proxy.add_argument("--name", help="of this proxy (proxy)")
+    proxy.add_argument("--seed", type=int, default=0, help="the same seed strikes the same connections (%(default)s)")
+    proxy.add_argument("--token-file", metavar="FILE", help="what clients of the API must show, as a bearer token")
+    proxy.set_defaults(command=_proxy)
+
     lint = commands.add_parser("lint", help="find combinations in a policy file that can't work as meant")
     lint.add_argument("file", help="a policy file")
     lint.set_defaults(command=_lint)
@@ -80,8 +93,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _gameday(options: argparse.Namespace) -> int:
-    _need("gameday", "pydantic", "aiohttp", "hdrh", "jinja2", "matplotlib", "rich")
+    _need("gameday", "pydantic", "httptools", "hdrh", "jinja2", "matplotlib", "rich")
     from hormesis.cli.gameday import run  # noqa: PLC0415  each command loads only what it needs
+
+    return run(options)
+
+
+def _proxy(options: argparse.Namespace) -> int:
+    from hormesis.cli.proxy import run  # noqa: PLC0415
 
     return run(options)
 

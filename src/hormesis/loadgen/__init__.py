@@ -12,7 +12,18 @@ from hormesis.loadgen.expect import WRONG, Expect
 from hormesis.loadgen.histogram import Histogram
 from hormesis.loadgen.request import LoadSpec, Request, Retries
 from hormesis.loadgen.samples import UNFINISHED, Answer, Sample, Samples
-from hormesis.loadgen.schedule import ARRIVALS_MAX, ArrivalProcess, Seed, Segment, Stream, arrivals, merged, pick
+from hormesis.loadgen.schedule import (
+    ARRIVALS_MAX,
+    ArrivalProcess,
+    Seed,
+    Segment,
+    Stream,
+    Trace,
+    Users,
+    arrivals,
+    merged,
+    pick,
+)
 from hormesis.loadgen.template import Values
 
 __all__ = [
@@ -34,6 +45,8 @@ __all__ = [
     "Seed",
     "Segment",
     "Stream",
+    "Trace",
+    "Users",
     "Values",
     "arrivals",
     "merged",

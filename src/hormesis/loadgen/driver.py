@@ -18,13 +18,13 @@ import sys
 import tempfile
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
 from typing import IO, Any, Self
 
-from hormesis.errors import HormesisError, MissingExtraError
+from hormesis.errors import ConfigurationError, HormesisError, MissingExtraError
 from hormesis.loadgen.request import LoadSpec
 from hormesis.loadgen.samples import Samples
 from hormesis.units import seconds
@@ -59,6 +59,7 @@ class RunResult:
             nothing was sent).
         lag_p99: Its 99th percentile.
         lag_max: Its maximum.
+        wrong: By the name of a request, what was wrong with the first answer that did not hold what it should.
     """
 
     samples: Samples
@@ -69,6 +70,7 @@ class RunResult:
     lag_p50: float
     lag_p99: float
     lag_max: float
+    wrong: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def saturated(self) -> bool:
@@ -115,7 +117,7 @@ class LoadDriver:
         """
         if self._generator is not None:
             raise HormesisError("the load generator is already running")
-        if importlib.util.find_spec("aiohttp") is None:
+        if importlib.util.find_spec("httptools") is None:
             raise MissingExtraError("the load generator", "gameday")
         self._generator = await _Generator.spawn()
         try:
@@ -204,17 +206,20 @@ class LoadDriver:
 
 
 async def _collect(generator: _Generator, on_samples: Callable[[Samples], None] | None) -> RunResult:
-    started = (await generator.receive())["started"]
+    first = await generator.receive()
+    if "refused" in first:
+        raise ConfigurationError(first["refused"])
     samples, attempts = Samples(), Samples()
     while "done" not in (report := await generator.receive()):
+        data = await generator.receive_bytes(report["bytes"])
         if "attempts" in report:
-            attempts.extend(Samples.from_wire(report["attempts"], started))
+            attempts.extend(Samples.from_wire((report["attempts"], data)))
             continue
-        batch = Samples.from_wire(report["samples"], started)
+        batch = Samples.from_wire((report["samples"], data))
         samples.extend(batch)
         if on_samples is not None:
             on_samples(batch)
-    return RunResult(samples=samples, attempts=attempts, start_at=started, **report["done"])
+    return RunResult(samples=samples, attempts=attempts, start_at=first["started"], **report["done"])
 
 
 class _Generator:
@@ -258,11 +263,20 @@ class _Generator:
     async def receive(self) -> dict[str, Any]:
         line = await self._reports.readline()
         if not line.endswith(b"\n"):
-            code = await self._process.wait()
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-            raise HormesisError(f"the load generator ended unexpectedly ({how}){self._last_lines()}")
+            raise await self._death()
         report: dict[str, Any] = json.loads(line)
         return report
+
+    async def receive_bytes(self, size: int) -> bytes:
+        try:
+            return await self._reports.readexactly(size)
+        except asyncio.IncompleteReadError:
+            raise await self._death() from None
+
+    async def _death(self) -> HormesisError:
+        code = await self._process.wait()
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return HormesisError(f"the load generator ended unexpectedly ({how}){self._last_lines()}")
 
     def _last_lines(self) -> str:
         size = self._errors.seek(0, os.SEEK_END)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from typing import Any
@@ -15,8 +16,19 @@ from typing import Any
 from hormesis.errors import ConfigurationError
 from hormesis.headers import retry_after_of
 from hormesis.loadgen.expect import Expect
+from hormesis.loadgen.origin import Origin
 from hormesis.loadgen.samples import Answer
-from hormesis.loadgen.schedule import ArrivalProcess, Seed, Segment, Stream, check_size, duration
+from hormesis.loadgen.schedule import (
+    ArrivalProcess,
+    Seed,
+    Segment,
+    Stream,
+    Trace,
+    Users,
+    check_size,
+    duration,
+    merged,
+)
 from hormesis.loadgen.template import BUILT_IN, Values, choices, names_in, strings_in
 from hormesis.priority import Criticality
 from hormesis.units import Duration, seconds
@@ -25,7 +37,6 @@ __all__ = ["LoadSpec", "Request", "Retries"]
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _NAME = re.compile(r".+")
-_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\r\n\0]*")
 _PATH = re.compile(r"/[!-~]*")
@@ -80,6 +91,7 @@ class Request:
         weight: Its share of the arrivals, relative to the other requests of the mix.
         headers: Headers, whose values may hold placeholders.
         json: The body as JSON, in whose texts placeholders are replaced by text; None sends no body.
+        body: The body as text, sent as it is, in place of `json`.
         values: What each placeholder is drawn from, evenly: a list, a `range`, or `{"from": 1, "to": 50}`. `{n}` (the
             arrival's number) and `{uuid}` (an id of its own for each arrival) need no values.
         expect: What a full answer must look like: a status, several, or an `Expect`; None takes 200 to 299.
@@ -105,6 +117,7 @@ class Request:
     weight: float = 1.0
     headers: Mapping[str, str] = field(default_factory=dict)
     json: object = None
+    body: str | None = None
     values: Mapping[str, Values] = field(default_factory=dict)
     expect: int | Sequence[int] | Mapping[str, Any] | Expect | None = None
     priority: str | None = None
@@ -122,6 +135,8 @@ class Request:
             raise ConfigurationError.bad_value(self._key("path"), self.path, "a path from '/' on, without spaces")
         object.__setattr__(self, "headers", self._checked_headers())
         object.__setattr__(self, "json", self._plain_json())
+        if self.body is not None and (not isinstance(self.body, str) or self.json is not None):
+            raise ConfigurationError.bad_value(self._key("body"), self.body, "a text, and none beside json")
         object.__setattr__(self, "values", self._checked_values())
         object.__setattr__(self, "expect", self._expectation())
         if self.priority is not None:
@@ -227,15 +242,21 @@ class LoadSpec:
         base_url: Where the paths of the requests begin: `"http://127.0.0.1:8000"`.
         segments: The rate over time of a load with one source, from which all requests come.
         streams: The sources of a load with several, in place of the segments.
+        trace: Recorded arrivals, in place of the segments.
+        users: A closed loop, in place of the segments.
         requests: The mix.
         seed: Fixes every arrival and everything drawn for it. The same seed repeats the same `{uuid}`s, so two runs
             against one system want two seeds.
-        process: How arrivals are spread within a segment; streams have their own.
+        process: How arrivals are spread within a segment, and the pauses of users; streams have their own.
         timeout: A caller's patience, counted from when it meant to call, for all of its attempts.
         grace: How long after the last segment answers may still come in.
         in_flight_max: Requests under way at most; arrivals beyond it fail, and the run counts as saturated.
         degraded_header: The header by which a service marks a degraded answer (any value but empty, 0 or false).
         keep_alive: Whether an arrival may use a connection that an earlier one left open.
+        connections: Connections at most; what finds none waits for one. None is no limit but `in_flight_max`.
+        verify: Whether the server of an https URL must have a certificate that this machine trusts, or that the
+            authority in the file of this name has signed.
+        share: This generator's part of the load, when several send it: the second of three is `(1, 3)`.
 
     Raises:
         ConfigurationError: A setting that can't be meant; the error names it.
@@ -244,6 +265,8 @@ class LoadSpec:
     base_url: str
     segments: Sequence[Segment] = ()
     streams: Sequence[Stream] = ()
+    trace: Trace | None = None
+    users: Users | None = None
     requests: Sequence[Request]
     seed: Seed
     process: ArrivalProcess = "poisson"
@@ -255,10 +278,12 @@ class LoadSpec:
     # Arrivals are callers of their own. One that takes over another's connection may find that the service has just
     # closed it, and then a client's habit is counted as the service's failure.
     keep_alive: bool = False
+    connections: int | None = None
+    verify: bool | str = True
+    share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
-        if not _is_text(self.base_url, _URL):
-            raise ConfigurationError.bad_value("base_url", self.base_url, "a URL such as 'http://127.0.0.1:8000'")
+        Origin.of(self.base_url)
         object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
         object.__setattr__(self, "segments", tuple(self.segments))
         object.__setattr__(self, "streams", tuple(self.streams))
@@ -270,23 +295,58 @@ class LoadSpec:
             accepted = f"1 to {_REQUESTS_MAX} requests, each with a name of its own"
             raise ConfigurationError.bad_value("requests", names, accepted)
         self._check_sources(names)
-        if type(self.in_flight_max) is not int or self.in_flight_max < 1:
-            raise ConfigurationError.bad_value("in_flight_max", self.in_flight_max, "a whole number from 1")
+        for key, number in (("in_flight_max", self.in_flight_max), ("connections", self.connections)):
+            if number is not None and (type(number) is not int or number < 1):
+                raise ConfigurationError.bad_value(key, number, "a whole number from 1")
+        object.__setattr__(self, "share", tuple(self.share))
         if not _is_text(self.degraded_header, _HEADER_NAME):
             raise ConfigurationError.bad_value("degraded_header", self.degraded_header, "the name of an HTTP header")
 
     @property
+    def origin(self) -> Origin:
+        """Where the requests go."""
+        return Origin.of(self.base_url)
+
+    @property
     def duration(self) -> float:
         """The seconds in which requests are sent."""
+        if self.users is not None:
+            return seconds(self.users.seconds)
+        if self.trace is not None:
+            return self.trace.length
         return max(duration(stream.segments) for stream in self.sources())
+
+    @property
+    def expected(self) -> float:
+        """The arrivals it brings on average; not a number for a closed loop, where that depends on the service."""
+        if self.users is not None:
+            return math.nan
+        if self.trace is not None:
+            return len(self.trace.offsets)
+        return math.fsum(stream.expected for stream in self.sources())
 
     def sources(self) -> Sequence[Stream]:
         """Return the streams; a load with one source is one stream."""
         return self.streams or (Stream(self.segments, process=self.process),)
 
+    def schedule(self) -> tuple[array[float], array[int]]:
+        """Return when each arrival of an open loop is due, in seconds from the start, and the index of its request."""
+        weights = {request.name: request.weight for request in self.requests}
+        if self.trace is not None:
+            return self.trace.schedule(weights, seed=self.seed)
+        return merged(self.sources(), weights, seed=self.seed)
+
     def _check_sources(self, names: Sequence[str]) -> None:
-        if self.segments and self.streams:
-            raise ConfigurationError.bad_value("streams", list(self.streams), "none beside segments: one or the other")
+        given = [key for key in ("segments", "streams", "trace", "users") if getattr(self, key)]
+        if len(given) > 1:
+            key = given[-1]
+            raise ConfigurationError.bad_value(key, getattr(self, key), f"none beside {given[0]}: one or the other")
+        if self.trace is not None:
+            for name in set(self.trace.requests):
+                if name not in names:
+                    raise ConfigurationError.unknown("request of the trace", name, names, "trace")
+        if self.trace is not None or self.users is not None:
+            return
         own = [stream.name for stream in self.sources()]
         if len(set(own)) < len(own):
             raise ConfigurationError.bad_value("streams", own, "streams, each with a name of its own")
@@ -294,11 +354,11 @@ class LoadSpec:
             for name in stream.requests:
                 if name not in names:
                     raise ConfigurationError.unknown(f"request of the stream {stream.name!r}", name, names, "streams")
-        check_size(math.fsum(stream.expected for stream in self.sources()))
+        check_size(self.expected)
 
     def to_table(self) -> dict[str, object]:
         """Return the settings as JSON can carry them."""
-        table: dict[str, object] = json.loads(json.dumps(asdict(self), default=_bounds))
+        table: dict[str, object] = json.loads(json.dumps(asdict(self), default=_plain))
         return table
 
     @classmethod
@@ -308,6 +368,8 @@ class LoadSpec:
             **{
                 **table,
                 "segments": _segments(table),
+                "trace": table["trace"] and Trace(**table["trace"]),
+                "users": table["users"] and Users(**table["users"]),
                 "streams": [Stream(**{**stream, "segments": _segments(stream)}) for stream in table["streams"]],
                 "requests": [
                     Request(**{**request, "retry": request["retry"] and Retries(**request["retry"])})
@@ -329,7 +391,9 @@ def _is_weight(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-def _bounds(values: object) -> dict[str, int]:
-    """Write a range, the one thing in the settings that JSON doesn't know, as a file would."""
-    assert isinstance(values, range)  # noqa: S101
-    return {"from": values.start, "to": values.stop - 1}
+def _plain(values: object) -> object:
+    """Write what JSON doesn't know: a range as a file would, recorded times as a list."""
+    if isinstance(values, range):
+        return {"from": values.start, "to": values.stop - 1}
+    assert isinstance(values, array)  # noqa: S101
+    return values.tolist()

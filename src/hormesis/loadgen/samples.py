@@ -13,15 +13,17 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 __all__ = ["UNFINISHED", "Answer", "Sample", "Samples", "Wire"]
 
 UNFINISHED = "unfinished"
 """The error of what still waited for an answer when its run was over."""
 
-Wire: TypeAlias = dict[str, list[int] | list[str]]
-"""Columns between two processes: times in whole microseconds since the run's start."""
+Wire: TypeAlias = tuple[dict[str, Any], bytes]
+"""Columns between two processes of a machine: what they are, as JSON can carry it, and their bytes."""
+
+_COLUMNS = ("intended", "sent", "done", "request", "answer", "status", "_error")
 
 
 class Answer(IntEnum):
@@ -102,13 +104,19 @@ class Samples:
 
     def append(self, sample: Sample) -> None:
         """Add one sample."""
-        self.intended.append(sample.intended)
-        self.sent.append(sample.sent)
-        self.done.append(sample.done)
-        self.request.append(sample.request)
-        self.answer.append(sample.answer)
-        self.status.append(sample.status)
-        self._error.append(self._code(sample.error))
+        self.add(*sample)
+
+    def add(
+        self, intended: float, sent: float, done: float, request: int, answer: Answer, error: str = "", status: int = 0
+    ) -> None:
+        """Add what would be one sample, without the cost of making it."""
+        self.intended.append(intended)
+        self.sent.append(sent)
+        self.done.append(done)
+        self.request.append(request)
+        self.answer.append(answer)
+        self.status.append(status)
+        self._error.append(self._code(error))
 
     def extend(self, other: Samples) -> None:
         """Add all samples of another store, of the same mix."""
@@ -118,8 +126,9 @@ class Samples:
         self.request.extend(other.request)
         self.answer.extend(other.answer)
         self.status.extend(other.status)
-        codes = [self._code(kind) for kind in other.error_kinds]
-        self._error.extend(codes[code] for code in other._error)
+        codes = array("H", map(self._code, other.error_kinds))
+        same = codes == array("H", range(len(codes)))
+        self._error.extend(other._error if same else array("H", (codes[code] for code in other._error)))
 
     def between(self, start: float, end: float) -> Samples:
         """Return the samples that were due from `start` up to, but not at, `end`."""
@@ -140,31 +149,21 @@ class Samples:
             self.error_kinds.append(error)
         return code
 
-    def to_wire(self, start_at: float) -> Wire:
-        """Return the columns as JSON can carry them."""
-        return {
-            "intended": _micros(self.intended, start_at),
-            "sent": _micros(self.sent, start_at),
-            "done": _micros(self.done, start_at),
-            "request": self.request.tolist(),
-            "answer": self.answer.tolist(),
-            "status": self.status.tolist(),
-            "error": self._error.tolist(),
-            "error_kinds": self.error_kinds,
-        }
+    def to_wire(self) -> Wire:
+        """Return the columns for another process."""
+        columns = [getattr(self, name) for name in _COLUMNS]
+        return {"rows": len(self), "error_kinds": self.error_kinds}, b"".join(column.tobytes() for column in columns)
 
     @classmethod
-    def from_wire(cls, wire: Wire, start_at: float) -> Samples:
-        """Return the samples of `to_wire` with the same start, to the microsecond."""
-        samples = cls()
-        for name in ("intended", "sent", "done"):
-            getattr(samples, name).extend(start_at + int(micros) / 1e6 for micros in wire[name])
-        for name in ("request", "answer", "status"):
-            getattr(samples, name).extend(wire[name])
-        codes = [samples._code(str(kind)) for kind in wire["error_kinds"]]
-        samples._error.extend(codes[int(code)] for code in wire["error"])
+    def from_wire(cls, wire: Wire) -> Samples:
+        """Return the samples of `to_wire`."""
+        about, data = wire
+        samples, view, start = cls(), memoryview(data), 0
+        for name in _COLUMNS:
+            column: array[float] = getattr(samples, name)
+            end = start + about["rows"] * column.itemsize
+            column.frombytes(view[start:end])
+            start = end
+        samples.error_kinds = about["error_kinds"]
+        samples._codes = {kind: code for code, kind in enumerate(samples.error_kinds)}
         return samples
-
-
-def _micros(times: array[float], start_at: float) -> list[int]:
-    return [round((time - start_at) * 1e6) for time in times]

@@ -21,6 +21,7 @@ from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
+from operator import le
 from typing import Literal, TypeAlias, get_args
 
 from hormesis.errors import ConfigurationError
@@ -28,10 +29,13 @@ from hormesis.units import Duration, Rate, per_second, seconds
 
 __all__ = [
     "ARRIVALS_MAX",
+    "USERS_MAX",
     "ArrivalProcess",
     "Seed",
     "Segment",
     "Stream",
+    "Trace",
+    "Users",
     "arrivals",
     "check_segments",
     "check_size",
@@ -49,22 +53,35 @@ Seed: TypeAlias = int | str
 ARRIVALS_MAX = 5_000_000
 """Arrivals expected of one schedule at most; its columns are held in memory."""
 
+USERS_MAX = 10_000
+"""Users of a closed loop at most, each of whom needs a connection."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of time with one rate of arrivals; the rate 0 is silence.
+    """A stretch of time with one rate of arrivals, or with one that changes evenly (a ramp); the rate 0 is silence.
 
-    >>> Segment("1m", "100/s"), Segment("10s", 0)
-    (Segment(seconds=60.0, rate=100.0), Segment(seconds=10.0, rate=0.0))
+    Args:
+        seconds: How long it lasts.
+        rate: The rate, at its beginning if there is another at its end.
+        to: The rate at its end; None is the same.
+
+    Raises:
+        ConfigurationError: No time, or no rate.
+
+    >>> Segment("1m", "100/s").expected, Segment("1m", 0, to="100/s").expected
+    (6000.0, 3000.0)
     """
 
     seconds: Duration
     rate: Rate
+    to: Rate | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seconds", seconds(self.seconds, "segment.seconds"))
-        silent = isinstance(self.rate, int | float) and not isinstance(self.rate, bool) and self.rate == 0
-        object.__setattr__(self, "rate", 0.0 if silent else per_second(self.rate, "segment.rate"))
+        object.__setattr__(self, "rate", _rate(self.rate, "segment.rate"))
+        if self.to is not None:
+            object.__setattr__(self, "to", _rate(self.to, "segment.to"))
 
     @property
     def length(self) -> float:
@@ -74,7 +91,28 @@ class Segment:
     @property
     def expected(self) -> float:
         """The arrivals it brings on average."""
-        return self.length * float(self.rate)
+        first, last = self.rates
+        return self.length * (first + last) / 2
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The rates at its beginning and its end."""
+        first = float(self.rate)
+        return first, first if self.to is None else float(self.to)
+
+    def after(self, tau: float) -> float:
+        """Return the seconds after which `tau` arrivals are expected."""
+        first, last = self.rates
+        if first == last:
+            return tau / first
+        # The root of first*t + slope*t*t/2 = tau, in the form that loses no digits when the slope is small.
+        slope = (last - first) / self.length
+        return 2 * tau / (first + math.sqrt(max(0.0, first * first + 2 * slope * tau)))
+
+
+def _rate(value: Rate, key: str) -> float:
+    silent = isinstance(value, int | float) and not isinstance(value, bool) and value == 0
+    return 0.0 if silent else per_second(value, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +147,82 @@ class Stream:
     def expected(self) -> float:
         """The arrivals it brings on average."""
         return math.fsum(segment.expected for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Arrivals as they were recorded.
+
+    Args:
+        offsets: When each was, in seconds from the start, in order.
+        requests: The name of each one's request; none draws them by their weights.
+
+    Raises:
+        ConfigurationError: No arrivals or too many, not in order, or not as many names.
+
+    >>> Trace([0.0, 0.5, 0.5]).length
+    0.5
+    """
+
+    offsets: Sequence[float]
+    requests: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offsets", array("d", self.offsets))
+        object.__setattr__(self, "requests", tuple(self.requests))
+        if not self.offsets:
+            raise ConfigurationError.bad_value("trace", [], "one arrival or more")
+        check_size(len(self.offsets))
+        if not all(map(math.isfinite, self.offsets)) or not all(map(le, (0.0, *self.offsets), self.offsets)):
+            raise ConfigurationError("trace: arrivals are seconds from the start, in order", "trace")
+        if self.requests and len(self.requests) != len(self.offsets):
+            accepted = f"as many as there are arrivals ({len(self.offsets)}), or none"
+            raise ConfigurationError.bad_value("trace.requests", len(self.requests), accepted)
+
+    @property
+    def length(self) -> float:
+        """The seconds from the start to the last arrival."""
+        return self.offsets[-1]
+
+    def schedule(self, weights: Mapping[str, float], *, seed: Seed) -> tuple[array[float], array[int]]:
+        """Return the offsets, and the index of each one's request among the weights."""
+        offsets = array("d", self.offsets)
+        if not self.requests:
+            return offsets, pick(list(weights.values()), len(offsets), seed=seed)
+        index = {name: i for i, name in enumerate(weights)}
+        return offsets, array("H", (index[name] for name in self.requests))
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """A closed loop: so many users, each of whom asks, waits for the answer, thinks, and asks again.
+
+    Such a load is *coordinated*: when the service is slow its users ask less, and the slowest moments are asked about
+    least. It answers how many users a service can take, not how long callers wait who don't wait for one another.
+
+    Args:
+        count: How many there are.
+        seconds: How long they go on.
+        think: The mean of the pauses between an answer and the next request; with the process `"poisson"` they are
+            exponential, with `"constant"` all the same.
+
+    Raises:
+        ConfigurationError: A setting that can't be meant.
+
+    >>> Users(10, "30s", think="1s").seconds
+    30.0
+    """
+
+    count: int
+    seconds: Duration
+    _: KW_ONLY
+    think: Duration = 0.0
+
+    def __post_init__(self) -> None:
+        if type(self.count) is not int or not 1 <= self.count <= USERS_MAX:
+            raise ConfigurationError.bad_value("users", self.count, f"a whole number from 1 to {USERS_MAX:,}")
+        object.__setattr__(self, "seconds", seconds(self.seconds, "users.seconds"))
+        object.__setattr__(self, "think", seconds(self.think, "think", zero=True))
 
 
 def duration(segments: Sequence[Segment]) -> float:
@@ -151,10 +265,9 @@ def arrivals(segments: Sequence[Segment], *, seed: Seed, process: ArrivalProcess
     tau = next(due)
     tau_before, started = 0.0, 0.0
     for segment in segments:
-        rate = float(segment.rate)
         tau_end = tau_before + segment.expected
         while tau < tau_end:
-            offsets.append(started + (tau - tau_before) / rate)
+            offsets.append(started + segment.after(tau - tau_before))
             tau = next(due)
         tau_before, started = tau_end, started + segment.length
     return offsets

@@ -16,32 +16,29 @@ import string
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
 
 from hormesis.errors import ConfigurationError
 from hormesis.loadgen.schedule import Seed
-from hormesis.priority import PRIORITY, Criticality, priority_headers
+from hormesis.priority import Criticality, priority_headers
 
 if TYPE_CHECKING:
+    from hormesis.loadgen.origin import Origin
     from hormesis.loadgen.request import Request
 
-__all__ = ["BUILT_IN", "Rendered", "Template", "Values", "choices", "names_in", "strings_in"]
+__all__ = ["BUILT_IN", "Template", "Values", "choices", "names_in", "strings_in"]
 
 BUILT_IN = ("n", "uuid")
 """The placeholders that need no declaration."""
 
+_QUOTED = "quoted "
+"""Before the name of a placeholder: its value as a path has it."""
+_LENGTH = "length of the body"
+_WITH_BODY = ("POST", "PUT", "PATCH")
+
 Values: TypeAlias = Sequence[str | int | float] | Mapping[str, int]
 """What a placeholder is drawn from: a list, a `range`, or a range as a file writes it, `{from = 1, to = 50}`."""
-
-
-class Rendered(NamedTuple):
-    """One arrival's request, ready to be sent."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes | None
 
 
 def names_in(text: str, key: str) -> set[str]:
@@ -106,30 +103,73 @@ def strings_in(body: object) -> Iterator[str]:
 
 
 class Template:
-    """A request compiled for a run: `render(n)` is what arrival `n` sends."""
+    """A request compiled for a run: `payload(n)` are the bytes that arrival `n` sends.
 
-    __slots__ = ("_body", "_fields", "_headers", "_method", "_path", "_seed", "_values")
+    What is the same for all arrivals is written once; of a request without placeholders that is all of it.
 
-    def __init__(self, request: Request, seed: Seed) -> None:
-        self._method = request.method
-        self._path = request.path
-        self._headers = dict(request.headers)
-        self._body = request.json
+    Args:
+        request: The request.
+        seed: The run's.
+        origin: Where it goes.
+        keep_alive: Whether the connection is for others as well.
+    """
+
+    __slots__ = ("_body", "_constant", "_fields", "_head", "_seed", "_values")
+
+    def __init__(self, request: Request, seed: Seed, origin: Origin, *, keep_alive: bool) -> None:
         self._values = {name: choices(values, name) for name, values in request.values.items()}
         self._seed = seed
         self._fields = sorted(request.placeholders())
-        if self._body is not None and not any(name.lower() == "content-type" for name in self._headers):
-            self._headers["Content-Type"] = "application/json"
-        if request.priority is not None and not any(name.lower() == PRIORITY for name in self._headers):
-            self._headers |= priority_headers(Criticality.of(request.priority))
+        self._body = request.json
+        self._constant = None if request.body is None else request.body.encode()
+        if self._body is not None and not any(map(_names, strings_in(self._body))):
+            self._constant = self._written_body({})
+        self._head = self._written_head(request, origin, keep_alive=keep_alive)
+        if not self._fields:
+            whole = self.payload(0)
+            self._head, self._constant = "", whole
 
-    def render(self, n: int) -> Rendered:
-        """Return the request of the arrival `n`."""
-        drawn = {name: self._draw(n, name) for name in self._fields}
-        quoted = {name: quote(value, safe="") for name, value in drawn.items()}
-        body = None if self._body is None else json.dumps(_render(self._body, drawn)).encode()
-        headers = {name: value.format_map(drawn) for name, value in self._headers.items()}
-        return Rendered(self._method, self._path.format_map(quoted), headers, body)
+    def _written_head(self, request: Request, origin: Origin, *, keep_alive: bool) -> str:
+        headers = {
+            "Host": _escaped(origin.host_header),
+            "User-Agent": "hormesis-load",
+            "Accept": "*/*",
+            "Connection": "keep-alive" if keep_alive else "close",
+        }
+        if origin.authorization is not None:
+            headers["Authorization"] = origin.authorization
+        if request.json is not None:
+            headers["Content-Type"] = "application/json"
+        if request.priority is not None:
+            headers |= priority_headers(Criticality.of(request.priority))
+        if self._constant is not None:
+            headers["Content-Length"] = str(len(self._constant))
+        elif request.json is not None:
+            headers["Content-Length"] = f"{{{_LENGTH}}}"
+        elif request.method in _WITH_BODY:
+            headers["Content-Length"] = "0"
+        own = {name.lower() for name in request.headers}
+        headers = {name: value for name, value in headers.items() if name.lower() not in own} | dict(request.headers)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"{request.method} {_escaped(origin.path)}{_in_path(request.path)} HTTP/1.1\r\n{lines}\r\n"
+
+    def payload(self, n: int) -> bytes:
+        """Return the bytes of the request of the arrival `n`."""
+        if not self._head:
+            return self._constant or b""
+        drawn = self.drawn(n)
+        body = self._constant or (b"" if self._body is None else self._written_body(drawn))
+        written = {**drawn, _LENGTH: str(len(body))}
+        for name, value in drawn.items():
+            written[_QUOTED + name] = quote(value, safe="")
+        return self._head.format_map(written).encode() + body
+
+    def _written_body(self, drawn: Mapping[str, str]) -> bytes:
+        return json.dumps(_render(self._body, drawn)).encode()
+
+    def drawn(self, n: int) -> dict[str, str]:
+        """Return what each placeholder of the request is in the arrival `n`."""
+        return {name: self._draw(n, name) for name in self._fields}
 
     def _draw(self, n: int, name: str) -> str:
         if name in self._values:
@@ -140,6 +180,20 @@ class Template:
 
     def _hash(self, n: int, name: str, size: int) -> bytes:
         return blake2b(f"{self._seed}/{n}/{name}".encode(), digest_size=size).digest()
+
+
+def _names(text: str) -> set[str]:
+    return names_in(text, "json")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _in_path(path: str) -> str:
+    """Return a path in which each placeholder names the quoted form of its value."""
+    parts = string.Formatter().parse(path)
+    return "".join(_escaped(text) + ("" if name is None else f"{{{_QUOTED}{name}}}") for text, name, _, _ in parts)
 
 
 def _render(body: object, drawn: Mapping[str, str]) -> object:
