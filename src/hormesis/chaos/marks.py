@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-__all__ = ["bear", "bears", "find", "kill_all", "member", "new_run", "put", "send", "started"]
+__all__ = ["bear", "bears", "find", "kill_all", "member", "new_run", "put", "send", "started", "tidy"]
 
 _LIMIT: int | None = getattr(resource, "RLIMIT_RTTIME", None)
 _LINE = b"Max realtime timeout"
@@ -104,6 +104,14 @@ def kill_all(mark: int, within: float = 2.0) -> list[int]:
             raise TimeoutError(f"processes {', '.join(map(str, found))} can't be killed")
         time.sleep(_KILL_PAUSE)
     return killed
+
+
+def tidy(pids: Iterable[int]) -> None:
+    """Remove what libfaketime leaves of processes that were killed: shared memory that bears their number."""
+    for pid in pids:
+        for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+            with suppress(OSError):
+                os.unlink(f"/dev/shm/{name}")  # noqa: S108  # it is there, and nowhere else
 
 
 def started(pid: int) -> str:

@@ -73,7 +73,7 @@ class Signal:
             marks.send(self.mark, self.number)
             return
         try:
-            marks.kill_all(self.mark)
+            marks.tidy(marks.kill_all(self.mark))
         except TimeoutError as error:
             raise NotUndone(str(error)) from None
 

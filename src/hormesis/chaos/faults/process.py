@@ -37,6 +37,8 @@ _DEADLY = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGABRT", "SIGSEGV", "SIGK
 _CLOCK = re.compile(r"([+-])(.+)", re.DOTALL)
 _DRIFT_MAX = 100.0
 _FILES_MAX = 1_000_000
+_QUEUE_LEAST = 70_000
+"""Bytes: on the loopback a packet has up to 65,536, and one that never fits is never delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,8 @@ class Clock:
 
     Args:
         clock: By how much, with its sign: `"+1h"`, `"-30s"`; `"+0s"` only with a rate.
-        rate: How fast it runs from then on: 2 is twice as fast. Waits of some programs get shorter by as much.
+        rate: How fast it has run since the process was started: 2 is twice as fast. Waits by `select` and `poll` get
+            shorter by as much.
     """
 
     clock: str
@@ -256,16 +259,16 @@ class Link:
 
     Args:
         link: What the link carries each way.
-        queue: How much may wait for it; more is lost.
+        queue: How much may wait for it; more is lost. It must hold a packet, which has up to 64 KB here.
     """
 
     link: ByteRate
     _: KW_ONLY
-    queue: Size = 100_000
+    queue: Size = 200_000
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "link", bytes_per_second(self.link, "link"))
-        object.__setattr__(self, "queue", bytes_of(self.queue, "queue", least=10_000, most=1 << 30))
+        object.__setattr__(self, "queue", bytes_of(self.queue, "queue", least=_QUEUE_LEAST, most=1 << 30))
 
     def __str__(self) -> str:
         return f"link {format_bytes(bytes_per_second(self.link))}/s"

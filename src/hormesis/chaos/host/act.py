@@ -1,0 +1,110 @@
+"""What all faults have in common that need the machine's help, and what they share to get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from hormesis.chaos.undo import Undo
+from hormesis.errors import HormesisError
+
+__all__ = ["Act", "FaultFailed", "find_program", "needs", "run"]
+
+_WITHIN = 5.0
+"""Seconds that one command may take."""
+_WHERE = os.pathsep.join(("/usr/sbin", "/sbin", "/usr/bin", "/bin"))
+"""Where administrators' programs are, which is not on everybody's PATH."""
+
+
+class FaultFailed(HormesisError):
+    """A fault could not be put into force.
+
+    Args:
+        what: The fault and its place.
+        reason: What went wrong.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what} can't be put into force: {self.reason}"
+
+
+class Act(ABC):
+    """A fault at its place, ready to act. `what` says both in words."""
+
+    what: str
+
+    def possible(self) -> str | None:
+        """Return why this machine can't do it, and what would change that; None if it can."""
+        return None
+
+    @abstractmethod
+    def undo(self) -> Sequence[Undo]:
+        """Return how to take it back; asked before `apply`, and right whether or how far that has come."""
+
+    @abstractmethod
+    def apply(self) -> None:
+        """Put it into force; this may block for seconds.
+
+        Raises:
+            FaultFailed: The machine refused.
+        """
+
+    def release(self) -> None:  # noqa: B027  # most keep nothing
+        """Let go of what was kept of it in this process, once it is undone."""
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of an administrator's program; None if it isn't installed."""
+    return shutil.which(name) or shutil.which(name, path=_WHERE)
+
+
+def needs(*programs: str, root: bool = True, what: str) -> str | None:
+    """Return why something can't be done: it is not Linux, a program is missing, or this is not root; None if it can.
+
+    Args:
+        programs: What must be installed.
+        root: Whether it takes root.
+        what: What can't be done, for the message.
+    """
+    if sys.platform != "linux":
+        return f"{what} works on Linux only"
+    for program in programs:
+        if find_program(program) is None:
+            return f"{what} needs the program {program!r}, which is not installed"
+    if root and os.geteuid() != 0:
+        return f"{what} needs root, and this is user {os.geteuid()}"
+    return None
+
+
+def run(what: str, *argv: str) -> str:
+    """Run a command to the end, and return what it wrote.
+
+    Raises:
+        FaultFailed: It could not be run, did not end in time, or ended with another status than 0.
+    """
+    program = find_program(argv[0]) or argv[0]
+    try:
+        done = subprocess.run(  # noqa: S603  # no shell, and each argument is ours
+            [program, *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            errors="replace",
+            text=True,
+            timeout=_WITHIN,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FaultFailed(what, str(error)) from error
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip() or f"status {done.returncode}"
+        raise FaultFailed(what, f"`{' '.join(argv)}`: {said}")
+    return done.stdout
