@@ -7,9 +7,9 @@ a file, and one of its keys names it:
     fault = { latency = "2s", jitter = "500ms" }
     fault = { reset = "answer", share = 0.3 }
 
-The set is small on purpose: each fault is a failure that production knows and that a caller sees differently from all
-the others. A slow network, a thin one, a partition, a dead port, a connection broken in the middle, a crash, a freeze,
-too small a share of the processor, a rush of everybody or of one kind.
+Each fault is a failure that production knows and that a caller sees differently from all the others: a slow network, a
+thin one, a partition, a dead port, a connection broken in the middle, a wrong answer, a crash, a freeze, too small a
+share of the processor, a rush of everybody or of one kind.
 """
 
 from __future__ import annotations
@@ -18,41 +18,121 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TypeAlias, get_args
 
+from hormesis.chaos.faults.http import Rewrite, Status, Truncate
+from hormesis.chaos.faults.host import CpuBurn, DiskFull, HostFault, MemoryHog
 from hormesis.chaos.faults.load import LoadFault, Spike
-from hormesis.chaos.faults.process import Kill, Pause, ProcessFault, Throttle
-from hormesis.chaos.faults.wire import Bandwidth, BlackHole, Latency, Refuse, Reset, ResetAt, Stream, WireFault
+from hormesis.chaos.faults.process import (
+    Clock,
+    CpuQuota,
+    CrashLoop,
+    FilesLeft,
+    Kill,
+    Link,
+    MemoryLeft,
+    Pause,
+    PortLoss,
+    ProcessFault,
+    Reject,
+    Restart,
+    Throttle,
+    Unplug,
+)
+from hormesis.chaos.faults.wire import (
+    Bandwidth,
+    BlackHole,
+    Corrupt,
+    Latency,
+    LimitData,
+    Loss,
+    Refuse,
+    Reset,
+    ResetAt,
+    ResetPeer,
+    Slicer,
+    SlowClose,
+    Stream,
+    Timeout,
+)
 from hormesis.errors import ConfigurationError
 
 __all__ = [
     "Bandwidth",
     "BlackHole",
+    "Clock",
+    "Corrupt",
+    "CpuBurn",
+    "CpuQuota",
+    "CrashLoop",
+    "DiskFull",
     "Fault",
+    "FilesLeft",
+    "HostFault",
     "Kill",
     "Latency",
+    "LimitData",
+    "Link",
     "LoadFault",
+    "Loss",
+    "MemoryHog",
+    "MemoryLeft",
     "Pause",
+    "PortLoss",
     "ProcessFault",
     "Refuse",
+    "Reject",
     "Reset",
     "ResetAt",
+    "ResetPeer",
+    "Restart",
+    "Rewrite",
+    "Slicer",
+    "SlowClose",
     "Spike",
+    "Status",
     "Stream",
     "Throttle",
+    "Timeout",
+    "Truncate",
+    "Unplug",
     "WireFault",
     "describe",
     "fault_from",
 ]
 
-Fault: TypeAlias = WireFault | ProcessFault | LoadFault
+WireFault: TypeAlias = (
+    Latency
+    | Bandwidth
+    | BlackHole
+    | Refuse
+    | Reset
+    | ResetPeer
+    | Timeout
+    | SlowClose
+    | Slicer
+    | LimitData
+    | Corrupt
+    | Loss
+    | Status
+    | Truncate
+    | Rewrite
+)
 
-_KINDS: dict[str, type[Fault]] = {fields(kind)[0].name: kind for kind in get_args(Fault)}
+Fault: TypeAlias = WireFault | ProcessFault | HostFault | LoadFault
+
+
+def _key(kind: type[Fault]) -> str:
+    """The one setting that may be given without its name: it names the fault."""
+    return next(field.name for field in fields(kind) if not field.kw_only)
+
+
+_KINDS: dict[str, type[Fault]] = {_key(kind): kind for kind in get_args(Fault)}
 
 
 def fault_from(table: Mapping[str, object]) -> Fault:
     """Make a fault from a table of a file: one key says which fault, the others are its settings.
 
     >>> fault_from({"latency": "2s", "jitter": "500ms"})
-    Latency(latency=2.0, jitter=0.5, stream='downstream', share=1.0)
+    Latency(2.0, jitter=0.5)
 
     Raises:
         ConfigurationError: No fault is named, or more than one; a setting is not this fault's, or can't be meant.
@@ -69,12 +149,12 @@ def fault_from(table: Mapping[str, object]) -> Fault:
         unknown = ConfigurationError.unknown("fault", stranger, _KINDS)
         raise ConfigurationError(f"{shown}: {unknown}", stranger)
     kind = _KINDS[named[0]]
-    known = [field.name for field in fields(kind)]
+    first = named[0]
+    known = sorted((field.name for field in fields(kind)), key=lambda name: name != first)
     for key in table:
         if key not in known:
             unknown = ConfigurationError.unknown(f"setting of the fault {named[0]!r}", key, known)
             raise ConfigurationError(f"{shown}: {unknown}", key)
-    first, *_ = known
     rest = {key: value for key, value in table.items() if key != first}
     try:
         return kind(table[first], **rest)  # type: ignore[arg-type]  # each class checks its own values
