@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TypeAlias, get_args
 
-from hormesis.chaos.faults.http import Rewrite, Status, Truncate
 from hormesis.chaos.faults.host import CpuBurn, DiskFull, HostFault, MemoryHog
+from hormesis.chaos.faults.http import Rewrite, Status, Truncate
 from hormesis.chaos.faults.load import LoadFault, Spike
 from hormesis.chaos.faults.process import (
     Clock,

@@ -1,8 +1,8 @@
 """Faults on the wire, as values: what a `FaultProxy` does to the bytes and connections of an edge.
 
 All have the settings of `hormesis.chaos.faults.aim` besides their own: whom they strike, and when. Those that can
-strike single requests as well (`requests`, `route`, `header`) are `ByRequest`. Where Toxiproxy has a toxic of the same kind,
-the fault has its name and its meaning.
+strike single requests as well (`requests`, `route`, `header`) are `ByRequest`. Where Toxiproxy has a toxic of the
+same kind, the fault has its name and its meaning.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ class Corrupt(ByRequest):
 class Loss:
     """Packets on the way to and from the edge's port are lost at random, and TCP has to send them again.
 
-    This is done by the kernel's packet filter, as root; see `hormesis.chaos.wire.packets`. A proxy can't do it.
+    This is done by the kernel's firewall, as root (`hormesis.chaos.host`); a proxy can't lose packets.
 
     Args:
         loss: The part of the packets that is lost; all of them is a cut cable.
