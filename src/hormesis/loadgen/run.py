@@ -23,6 +23,7 @@ from time import monotonic
 from typing import Protocol
 
 from hormesis.errors import ConfigurationError
+from hormesis.loadgen.alarm import Alarm
 from hormesis.loadgen.deadlines import Deadlines
 from hormesis.loadgen.expect import WRONG
 from hormesis.loadgen.http1 import CLIENT_FULL, Client, Exchange
@@ -37,6 +38,9 @@ __all__ = ["Report", "Run", "tls_of"]
 _REPORT_EVERY = 0.25
 _LEAD = 0.05
 """Seconds from the finished schedule to the first moment of a run that may start as soon as possible."""
+
+_TOGETHER = 0.0001
+"""Seconds in which what becomes due is sent together: waking up costs more than sending."""
 
 _BATCH_MAX = 20_000
 """Samples in one report at most."""
@@ -299,8 +303,7 @@ class _OpenLoop:
         self._n, self._step = share
         self._start_at = start_at
         self._arrive = arrive
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._send)
         self.done = False
 
     def begin(self) -> None:
@@ -310,8 +313,7 @@ class _OpenLoop:
     def stop(self) -> None:
         """Send nothing more."""
         self.done = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.close()
 
     def ended(self, user: int, answered: bool) -> None:
         """Nothing follows from an end: that makes the loop open."""
@@ -325,7 +327,7 @@ class _OpenLoop:
             n += self._step
         self._n = n
         if n < total:
-            self._timer = self._loop.call_later(max(0.0, self._start_at + offsets[n] - monotonic()), self._send)
+            self._alarm.set(max(self._start_at + offsets[n], monotonic() + _TOGETHER))
         else:
             self.done = True
 
