@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hormesis.chaos import Keeper, keeper
+from hormesis.chaos import Keeper, keeper, marks
 
 PATIENCE = 10.0
 
@@ -78,18 +78,16 @@ def test_runner_dies(tmp_path: Path, number: signal.Signals) -> None:
 
 
 def test_close_kills_what_is_watched() -> None:
-    """At the end the keeper kills what is on its list, and leaves alone what was taken off it."""
-    watched, forgotten = sleeper(), sleeper()
+    """At the end the keeper kills what it watches, and nobody else; closing it again changes nothing."""
+    watched, stranger = sleeper(), sleeper()
     with Keeper() as kept:
-        for process in (watched, forgotten):
-            kept.watch(process.pid)
-        kept.forget(forgotten.pid)
+        kept.watch(watched.pid)
         assert watched.poll() is None
     kept.close()
     assert watched.wait(PATIENCE) == -signal.SIGKILL
-    assert forgotten.poll() is None
-    forgotten.kill()
-    forgotten.wait()
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
 
 
 def test_orphans() -> None:
@@ -111,18 +109,25 @@ def test_orphans() -> None:
         until(lambda: state(orphan) == "Z")
 
 
-def test_number_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number that meanwhile belongs to a process with another start time is left alone."""
-    stranger = sleeper()
-    started = iter(["100", "200"])
-    monkeypatch.setattr(keeper, "_started", lambda pid: next(started))
-    keeper._keep([f"+{stranger.pid}\n".encode()])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_groups(monkeypatch: pytest.MonkeyPatch, forgotten: bool) -> None:
+    """Where nothing can be marked, groups are killed, unless they have ended or somebody else has their number."""
+    stranger, ours = sleeper(), sleeper()
+    starts = {stranger.pid: iter(["100", "200"]), ours.pid: iter(["100", "100"])}
+    monkeypatch.setattr(marks, "started", lambda pid: next(starts[pid]))
+    watch = keeper._Watch(marks.new_run(), None)
+    watch.hear(f"+{stranger.pid}".encode())
+    watch.hear(f"+{ours.pid}".encode())
+    if forgotten:
+        watch.hear(f"-{ours.pid}".encode())
+    watch.hear(b".")
+    watch.end()
     assert stranger.poll() is None
-    monkeypatch.undo()
-    assert keeper._started(stranger.pid).isdigit()
-    keeper._keep([f"+{stranger.pid}\n".encode()])
-    assert stranger.wait(PATIENCE) == -signal.SIGKILL
-    assert keeper._started(stranger.pid) == ""
+    if forgotten:
+        ours.kill()
+    assert ours.wait(PATIENCE) == -signal.SIGKILL
+    stranger.kill()
+    stranger.wait()
 
 
 def test_signals_are_ignored() -> None:
@@ -156,9 +161,23 @@ def test_wrong_order() -> None:
 
 
 def test_needs_nothing_but_the_standard_library() -> None:
-    """The watchdog starts in an isolated interpreter, without site packages and without the package."""
-    code = f"import runpy, sys; runpy.run_path({keeper.__file__!r}); print(*sys.modules)"
+    """The watchdog starts in an isolated interpreter, without site packages, and imports no more than it needs."""
+    with Keeper() as kept:
+        assert kept._process is not None
+        pid = kept._process.pid
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    at = words.index(b"-c")
+    code = words[at + 1].decode().replace("main(*sys.argv[3:])", "print(*sys.modules)")
     modules = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True, text=True
-    ).stdout
-    assert not {"asyncio", "hormesis"} & set(modules.split())
+        [*words[:at], b"-c", code, *words[at + 2 :]], capture_output=True, check=True, text=True
+    ).stdout.split()
+    assert not {"asyncio", "http.client", "typing_extensions"} & set(modules)
+    assert {name for name in modules if name.startswith("hormesis")} == {
+        "hormesis",
+        "hormesis.errors",
+        "hormesis.chaos",
+        "hormesis.chaos.journal",
+        "hormesis.chaos.keeper",
+        "hormesis.chaos.marks",
+        "hormesis.chaos.undo",
+    }

@@ -36,8 +36,8 @@ from hormesis.chaos.undo import Signal
 
 __all__ = ["Keeper", "main"]
 
-_CLOSING = 5.0
-"""Seconds the keeper has for its last work when the runner closes it."""
+_CLOSING = 75.0
+"""Seconds the keeper has for its last work when the runner closes it; usually it is done in some hundredths."""
 _LOOK_EVERY = 0.25
 """Seconds between two looks at the leases."""
 _AGAIN = 5.0

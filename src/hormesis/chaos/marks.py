@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-__all__ = ["bear", "bears", "find", "kill_all", "member", "new_run", "put", "send", "started", "tidy"]
+__all__ = ["bear", "bears", "find", "kill_all", "member", "new_run", "put", "send", "send_to", "started", "tidy"]
 
 _LIMIT: int | None = getattr(resource, "RLIMIT_RTTIME", None)
 _LINE = b"Max realtime timeout"
@@ -84,7 +84,7 @@ def send(mark: int, number: int, but: Iterable[int] = ()) -> list[int]:
     known = set(but)
     while fresh := [pid for pid in find(mark) if pid not in known]:
         known.update(fresh)
-        told += [pid for pid in fresh if _send(pid, mark, number)]
+        told += [pid for pid in fresh if send_to(pid, mark, number)]
     return told
 
 
@@ -98,7 +98,7 @@ def kill_all(mark: int, within: float = 2.0) -> list[int]:
     give_up = time.monotonic() + within
     while found := find(mark):
         for pid in found:
-            if _send(pid, mark, signal.SIGKILL) and pid not in killed:
+            if send_to(pid, mark, signal.SIGKILL) and pid not in killed:
                 killed.append(pid)
         if time.monotonic() > give_up:
             raise TimeoutError(f"processes {', '.join(map(str, found))} can't be killed")
@@ -128,7 +128,8 @@ def _all() -> Iterator[int]:
     yield from (int(name) for name in names if name.isdigit())
 
 
-def _send(pid: int, mark: int, number: int) -> bool:
+def send_to(pid: int, mark: int, number: int) -> bool:
+    """Send a signal to a process if it lives and bears a mark; returns whether."""
     with suppress(OSError):
         handle = os.pidfd_open(pid)
         try:

@@ -1,11 +1,12 @@
 """The processes of a system under test: started, watched, frozen, killed, and always cleaned up.
 
-Each process leads a session of its own, so its process group is exactly what it started, Ctrl-C in the terminal does
-not reach it, and every signal here goes to the whole group: a server with workers freezes and dies as one.
+Each process leads a session of its own, so Ctrl-C in the terminal does not reach it. Every signal here goes to its
+whole group, and to what left the group by a session of its own but still bears its mark (`marks`): a server with
+workers freezes and dies as one, PostgreSQL and whatever puts itself into the background too.
 
 A process that has ended keeps its number until it is reaped. So its end is only *noticed* first (by a pidfd on Linux);
-then what it left behind in its group is killed, and only then is it reaped: no signal can hit a stranger who was given
-the same number.
+then what it left behind is killed, and only then is it reaped: no signal can hit a stranger who was given the same
+number.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from time import monotonic
 
+from hormesis.chaos import marks
 from hormesis.chaos.keeper import Keeper
 from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.units import Duration, seconds
@@ -31,6 +33,8 @@ __all__ = ["Process", "ProcessFailed", "ProcessSettings", "check_port_free", "fr
 
 _RESTARTS_MAX = 100
 _LOOK_EVERY = 0.05
+_FIND_EVERY = 1.0
+"""Seconds between two searches for what has left the group of a throttled process."""
 _ANSWER_WITHIN = 2.0
 """Seconds that one question whether a process is ready may take."""
 _QUOTA_PERIOD = 0.1
@@ -76,8 +80,12 @@ class ProcessSettings:
         log: The file that gets what it writes, appended.
         env: Variables on top of the runner's own.
         cwd: Where it runs; the runner's own directory when left out.
+        host: The address on which it will listen.
+        setup: Commands that are run before its first start (`set_up`), one after the other.
         ready: The HTTP path that answers 2xx once it is ready; without one, it is ready when its port accepts.
-        ready_within: The time it has for that.
+        ready_argv: A command that ends with status 0 once it is ready, in place of the path.
+        ready_within: The time it has for that, and each command for its end.
+        stop: How it is asked to end: a signal's name, or a command.
         restart_after: How long after an unexpected end it is started again; left out: it is not.
     """
 
@@ -88,8 +96,12 @@ class ProcessSettings:
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    host: str = "127.0.0.1"
+    setup: Sequence[Sequence[str]] = ()
     ready: str | None = None
+    ready_argv: Sequence[str] | None = None
     ready_within: Duration = 20.0
+    stop: str | Sequence[str] = "SIGTERM"
     restart_after: Duration | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +111,10 @@ class ProcessSettings:
             raise ConfigurationError.bad_value("port", self.port, "a port from 1 to 65535")
         if self.ready is not None and not re.fullmatch(r"/[!-~]*", self.ready):
             raise ConfigurationError.bad_value("ready", self.ready, "an HTTP path like '/healthz'")
+        if isinstance(self.stop, str) and self.stop not in signal.Signals.__members__:
+            raise ConfigurationError.bad_value(
+                "stop", self.stop, "a signal's name like 'SIGTERM', or a command's words"
+            )
         object.__setattr__(self, "ready_within", seconds(self.ready_within, "ready_within"))
         if self.restart_after is not None:
             object.__setattr__(self, "restart_after", seconds(self.restart_after, "restart_after", zero=True))
@@ -114,12 +130,15 @@ class Process:
 
     def __init__(self, settings: ProcessSettings, keeper: Keeper | None = None) -> None:
         self.settings = settings
+        self.mark = marks.member(marks.new_run(), 1) if keeper is None else keeper.new_mark()
+        """What it and all it started bear; see `hormesis.chaos.marks`."""
         self.restarts = 0
         """How often it was started again after an unexpected end, successfully or not."""
         self._keeper = keeper
         self._popen: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._throttling: asyncio.Task[None] | None = None
+        self._doing: asyncio.Task[None] | None = None
+        """What is being done to it in turns: it is throttled, crashes again and again, or is restarted."""
         self._status: int | None = None
 
     @property
@@ -131,6 +150,20 @@ class Process:
     def running(self) -> bool:
         """Whether it runs (a paused process does)."""
         return self._popen is not None
+
+    def members(self) -> list[int]:
+        """Return the numbers of all its processes: itself and what it started."""
+        return marks.find(self.mark) or ([] if self._popen is None else [self._popen.pid])
+
+    async def set_up(self) -> None:
+        """Run the commands that come before its first start.
+
+        Raises:
+            ProcessFailed: One did not end with status 0, or not in time.
+            ConfigurationError: There is no such command or directory, or it can't be run.
+        """
+        for argv in self.settings.setup:
+            await self._run(argv, "to set it up")
 
     async def start(self) -> None:
         """Start it, and watch over it until `stop`.
@@ -165,9 +198,9 @@ class Process:
         except TimeoutError:
             raise ProcessFailed(self.settings.name, f"is not ready after {within:g} s", self._last_words()) from None
 
-    def kill(self) -> None:
-        """Kill it and all it started, at once (SIGKILL)."""
-        self._signal(signal.SIGKILL)
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill it and all it started, at once, or by another signal."""
+        self._signal(number)
 
     def pause(self) -> None:
         """Freeze it and all it started (SIGSTOP)."""
@@ -175,29 +208,56 @@ class Process:
 
     def throttle(self, share: float) -> None:
         """Let it and all it started run only this share of the time, until `resume`; a restart does not free it."""
-        self._stop_throttling()
-        self._throttling = asyncio.create_task(self._throttle(share), name=f"throttle of {self.settings.name}")
+        self._do(self._throttle(share), "throttle")
+
+    def crash_loop(self, every: float) -> None:
+        """Kill it, and again whenever it has been up for so many seconds, until `resume`."""
+        self._do(self._crash(every), "crash loop")
+
+    def restart(self, grace: float) -> None:
+        """Stop it in order and start it again, beside what goes on here; `resume` breaks that off."""
+        self._do(self._restart(grace), "restart")
 
     def resume(self) -> None:
-        """Let it go on after `pause` or `throttle` (SIGCONT)."""
-        self._stop_throttling()
+        """Let it go on after `pause`, `throttle`, `crash_loop` or `restart` (SIGCONT)."""
+        self._stop_doing()
         self._signal(signal.SIGCONT)
+
+    async def recover(self) -> None:
+        """Take back all that was done to it here: it goes on, and if it has ended and nobody else will, it is started.
+
+        Raises:
+            ConfigurationError: It can't be run any more.
+        """
+        doing = self._doing
+        self.resume()
+        if doing is not None:
+            await asyncio.wait([doing])
+        await self._revive()
+
+    async def _revive(self) -> None:
+        given_up = self._supervisor is None or self._supervisor.done()
+        if not self.running and given_up:
+            self._supervisor = None
+            await self.start()
 
     async def stop(self, *, grace: float = 1.0) -> None:
         """End it, paused or not: ask, wait `grace` seconds, kill. One that has ended already is left at that.
 
         When this is cancelled, it is killed without further waiting.
         """
+        self._stop_doing()
+        await self._stop(grace)
+
+    async def _stop(self, grace: float) -> None:
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
             supervisor.cancel()
-        self._stop_throttling()
         popen = self._popen
         if popen is not None:
             try:
                 self._signal(signal.SIGCONT)
-                self._signal(signal.SIGTERM)
-                if not await _ended(popen, within=grace):
+                if not await self._ask_to_end(popen, grace):
                     self._signal(signal.SIGKILL)
                     await _ended(popen, within=_DEATH_WITHIN)
             finally:
@@ -205,22 +265,63 @@ class Process:
         if supervisor is not None:
             await asyncio.wait([supervisor])
 
-    def _stop_throttling(self) -> None:
-        if self._throttling is not None:
-            self._throttling.cancel()
-            self._throttling = None
+    async def _ask_to_end(self, popen: subprocess.Popen[bytes], grace: float) -> bool:
+        """Ask it to end, as it wants to be asked; False when it has not after `grace` seconds."""
+        stop = self.settings.stop
+        if isinstance(stop, str):
+            _signal_group(popen.pid, signal.Signals[stop])
+            return await _ended(popen, within=grace)
+        with suppress(TimeoutError, HormesisError):
+            async with asyncio.timeout(grace):
+                await self._run(stop, "to stop it")
+                return await _ended(popen)
+        return False
+
+    def _do(self, what: Coroutine[None, None, None], name: str) -> None:
+        self._stop_doing()
+        self._doing = asyncio.create_task(what, name=f"{name} of {self.settings.name}")
+
+    def _stop_doing(self) -> None:
+        if self._doing is not None:
+            self._doing.cancel()
+            self._doing = None
 
     async def _throttle(self, share: float) -> None:
         """Freeze and thaw it; a turn that took too long, as this loop was busy, is made up for by a longer freeze."""
         turn = max(_QUOTA_PERIOD * share, _TURN_LEAST)
         began, ran = monotonic(), turn
+        looked, outside = 0.0, list[int]()
         while True:
-            self._signal(signal.SIGSTOP)
+            if monotonic() - looked > _FIND_EVERY:
+                looked, outside = monotonic(), self._outside()
+            self._signal_known(signal.SIGSTOP, outside)
             await asyncio.sleep(began + ran / share - monotonic())
             thawed = monotonic()
-            self._signal(signal.SIGCONT)
+            self._signal_known(signal.SIGCONT, outside)
             await asyncio.sleep(turn)
             ran += monotonic() - thawed
+
+    async def _crash(self, every: float) -> None:
+        while True:
+            self._signal(signal.SIGKILL)
+            while self.running:  # noqa: ASYNC110  # whoever starts and buries it tells nobody
+                await asyncio.sleep(_LOOK_EVERY / 5)
+            await self._noting(self._revive())
+            while not self.running:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_EVERY / 5)
+            await asyncio.sleep(every)
+
+    async def _restart(self, grace: float) -> None:
+        await self._stop(grace)
+        await self._noting(self.start())
+
+    async def _noting(self, start: Coroutine[None, None, None]) -> None:
+        """Start it; that it can't be is written into its log, and seen from outside soon enough."""
+        try:
+            await start
+        except (HormesisError, OSError) as error:
+            with suppress(OSError), self.settings.log.open("a") as log:
+                log.write(f"{error}\n")
 
     async def _supervise(self) -> None:
         """See it end, and start it again; ends when there is nothing more to do."""
@@ -232,14 +333,24 @@ class Process:
                 return
             await asyncio.sleep(seconds(self.settings.restart_after, zero=True))
             self.restarts += 1
-            try:
-                self._spawn()
-            except (HormesisError, OSError) as error:  # A command that is just being replaced may be back in a moment.
-                with suppress(OSError), self.settings.log.open("a") as log:
-                    log.write(f"{error}\n")
+            await self._noting(self._spawn_again())  # A command that is just being replaced may be back in a moment.
+
+    async def _spawn_again(self) -> None:
+        self._spawn()
 
     def _spawn(self) -> None:
         """Start it; it tells the keeper of itself before it becomes the command."""
+        popen = self._launch(self.settings.argv)
+        self._popen = popen
+        if self._keeper is not None:
+            try:
+                self._keeper.watch(popen.pid)  # it told of itself; a keeper that has died is noticed here
+            except BaseException:
+                self._bury(popen)
+                raise
+
+    def _launch(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command of its: in its directory, with its variables, log and mark."""
         settings = self.settings
         what = f"process {settings.name!r}"
         if settings.cwd is not None and not settings.cwd.is_dir():
@@ -252,27 +363,40 @@ class Process:
             ) from error
         with log:
             try:
-                popen = subprocess.Popen(  # noqa: S603  # to run the user's command is what this is for
-                    settings.argv,
+                return subprocess.Popen(  # noqa: S603  # to run the user's command is what this is for
+                    argv,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=settings.cwd,
                     env={**os.environ, **settings.env},
                     start_new_session=True,
-                    # All it does is one write: nothing that a thread of ours could have locked at the fork.
-                    preexec_fn=None if self._keeper is None else self._keeper.watch_me,  # noqa: PLW1509
+                    preexec_fn=self._prepare,  # noqa: PLW1509
                 )
             except OSError as error:
-                message = f"{what}: the command {settings.argv[0]!r} can't be run: {error.strerror}"
+                message = f"{what}: the command {argv[0]!r} can't be run: {error.strerror}"
                 raise ConfigurationError(message, "command") from error
-        self._popen = popen
+
+    def _prepare(self) -> None:
+        """In the child, before it becomes the command: two calls of the system, for which no thread of ours matters."""
+        marks.bear(self.mark)
         if self._keeper is not None:
-            try:
-                self._keeper.watch(popen.pid)  # it told of itself; a keeper that has died is noticed here
-            except BaseException:
-                self._bury(popen)
-                raise
+            self._keeper.watch_me()
+
+    async def _run(self, argv: Sequence[str], purpose: str) -> None:
+        """Run a command of its to the end."""
+        popen = self._launch(argv)
+        within = seconds(self.settings.ready_within)
+        try:
+            ended = await _ended(popen, within=within)
+        finally:
+            _signal_group(popen.pid, signal.SIGKILL)
+            status = popen.wait()
+            if self._keeper is not None:
+                self._keeper.forget(popen.pid)
+        if not ended or status != 0:
+            how = f"ended with status {status}" if ended else f"did not end within {within:g} s"
+            raise ProcessFailed(self.settings.name, f"needs {argv[0]!r} {purpose}, which {how}", self._last_words())
 
     def _bury(self, popen: subprocess.Popen[bytes]) -> None:
         """Kill what it left behind, and reap it."""
@@ -280,30 +404,50 @@ class Process:
             return
         self._popen = None
         _signal_group(popen.pid, signal.SIGKILL)
+        marks.send(self.mark, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             self._status = popen.wait(_DEATH_WITHIN)
+        marks.tidy([popen.pid])
         if self._keeper is not None:
             self._keeper.forget(popen.pid)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._popen is not None:
             _signal_group(self._popen.pid, number)
+            told: set[int] = set()
+            while fresh := set(self._outside()) - told:  # what they start meanwhile gets it too
+                told |= fresh
+                for pid in fresh:
+                    marks.send_to(pid, self.mark, number)
+
+    def _signal_known(self, number: signal.Signals, outside: Sequence[int]) -> None:
+        """Send a signal to its group and to processes of it that are outside."""
+        if self._popen is not None:
+            _signal_group(self._popen.pid, number)
+            for pid in outside:
+                marks.send_to(pid, self.mark, number)
+
+    def _outside(self) -> list[int]:
+        """Return the numbers of what it started that has left its group."""
+        group = None if self._popen is None else self._popen.pid
+        return [pid for pid in marks.find(self.mark) if _group_of(pid) != group]
 
     async def _answers(self) -> bool:
         """Ask once whether it is ready."""
-        port = self.settings.port
+        host, port = self.settings.host, self.settings.port
         try:
             async with asyncio.timeout(_ANSWER_WITHIN):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                if self.settings.ready_argv is not None:
+                    await self._run(self.settings.ready_argv, "to see whether it is ready")
+                    return True
+                reader, writer = await asyncio.open_connection(host, port)
                 with closing(writer):
                     if self.settings.ready is None:
                         return True
-                    question = (
-                        f"GET {self.settings.ready} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
-                    )
+                    question = f"GET {self.settings.ready} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"
                     writer.write(question.encode())
                     return _SUCCESS.match(await reader.readline()) is not None
-        except (OSError, ValueError):  # Nobody there, no answer in time; no HTTP, but a line without end.
+        except (OSError, ValueError, ProcessFailed):  # Nobody there, no answer in time; no HTTP, but an endless line.
             return False
 
     def _last_words(self) -> str:
@@ -347,6 +491,13 @@ def _signal_group(group: int, number: signal.Signals) -> None:
     # Some systems answer EPERM, not ESRCH, when only zombies are left in the group.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 async def _ended(popen: subprocess.Popen[bytes], within: float | None = None) -> bool:

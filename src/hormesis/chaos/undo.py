@@ -36,7 +36,8 @@ __all__ = [
 ]
 
 _WITHIN = 1.0
-"""Seconds that one command or request may take: what hangs must not keep the others from being undone in time."""
+"""Seconds that one command or request may take, if nothing else is said: what hangs must not keep the others from being
+undone in time."""
 
 
 class NotUndone(Exception):
@@ -113,12 +114,14 @@ class Run:
     Args:
         argv: The command and its arguments.
         gone: What it says, in part, when there is nothing to undo any more: that is no failure.
+        within: How many seconds it may take; then it is killed.
     """
 
     kind: ClassVar[str] = "run"
     lasts: ClassVar[bool] = False
     argv: Sequence[str]
     gone: Sequence[str] = ()
+    within: float = _WITHIN
 
     def __str__(self) -> str:
         return " ".join(self.argv)
@@ -130,14 +133,14 @@ class Run:
                 list(self.argv),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=_WITHIN,
+                timeout=self.within,
                 check=False,
                 text=True,
                 errors="replace",
                 env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired:
-            raise NotUndone(f"`{self}` did not end within {_WITHIN:g} s") from None
+            raise NotUndone(f"`{self}` did not end within {self.within:g} s") from None
         said = (done.stderr or done.stdout).strip()
         if done.returncode != 0 and not any(part in said for part in self.gone):
             raise NotUndone(f"`{self}` ended with status {done.returncode}: {said}")
