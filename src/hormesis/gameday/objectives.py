@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.results import SHARES, Phase
+from hormesis.gameday.results import QUANTILES, SHARES, Phase
 from hormesis.tables import Settings
-from hormesis.units import Duration, seconds
+from hormesis.units import Duration, Rate, per_second, seconds
 
 __all__ = ["Limits", "Objective"]
 
@@ -21,12 +21,14 @@ class Limits(Settings):
         success: Least share of full answers.
         answered: Least share of answers, full or degraded.
         honest: Least share of honest endings: answered, or declined by a 429 or 503 that says when to come back.
+        throughput: Least full answers a second, as a number or like `"50/s"`.
         p50, p99: Longest latency at that quantile, failures included: the time a caller waits for whatever comes.
     """
 
     success: float | None = None
     answered: float | None = None
     honest: float | None = None
+    throughput: Rate | None = None
     p50: Duration | None = None
     p99: Duration | None = None
 
@@ -35,7 +37,9 @@ class Limits(Settings):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ConfigurationError.bad_value(name, value, "a share from 0 to 1")
-        for name in ("p50", "p99"):
+        if self.throughput is not None:
+            object.__setattr__(self, "throughput", per_second(self.throughput, "throughput"))
+        for name in QUANTILES:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, seconds(value, name))

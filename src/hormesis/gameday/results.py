@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping, Sequence
 
 from hormesis.loadgen import Samples
 
 __all__ = [
+    "QUANTILES",
     "SHARES",
     "Acted",
     "Bin",
@@ -20,6 +22,7 @@ __all__ = [
     "GameDay",
     "Outcome",
     "Phase",
+    "ProbeResult",
     "RouteStats",
     "StressResult",
     "Verdict",
@@ -29,6 +32,9 @@ __all__ = [
 
 SHARES = ("success", "answered", "honest")
 """The metrics that are shares of the requests; each counts what the one before it counts, and more."""
+
+QUANTILES = {"p50": 0.5, "p99": 0.99}
+"""The metrics that are quantiles of the latency."""
 
 
 class Phase(enum.StrEnum):
@@ -83,6 +89,7 @@ class RouteStats:
         errors: How many failed, or were declined, of each kind.
         attempts: Requests on the wire that were sent in the phase: more than requests where callers repeat them.
         histogram: The latencies, as HDR in base64.
+        seconds: How long the phase was.
     """
 
     requests: int
@@ -96,6 +103,7 @@ class RouteStats:
     errors: Mapping[str, int]
     attempts: int
     histogram: str
+    seconds: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +113,13 @@ class Check:
     Attributes:
         route: The request's name.
         phase: When.
-        metric: `"success"`, `"answered"`, `"honest"` (shares, at least) or `"p50"`, `"p99"` (seconds, at most).
+        metric: `"success"`, `"answered"`, `"honest"` (shares, at least), `"throughput"` (full answers a second, at
+            least) or `"p50"`, `"p99"` (seconds, at most).
         wanted: The objective.
         measured: What was measured.
         requests: From how many requests.
-        held: Whether it held; None when there were too few requests to say.
+        held: Whether what was measured is within it; None when there were too few requests to say.
+        low, high: The confidence interval of what was measured; not a number where there is none.
     """
 
     route: str
@@ -119,6 +129,51 @@ class Check:
     measured: float
     requests: int
     held: bool | None
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def certain(self) -> bool:
+        """Whether the whole interval is on the side of the objective on which the measured value is."""
+        if self.held is None or math.isnan(self.low):
+            return self.held is not None
+        if self.metric in QUANTILES:
+            return self.high <= self.wanted if self.held else self.low > self.wanted
+        return self.low >= self.wanted if self.held else self.high < self.wanted
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """One look of a probe or an invariant.
+
+    Attributes:
+        probe: Its name.
+        phase: When it looked.
+        at: Seconds from the load's start.
+        took: How long it took, in seconds.
+        said: What was wrong; empty when it found what was asked for.
+        judged: Whether it counts: not while the system may still find out, or come back.
+        invariant: Whether it is an invariant, which is looked at when all is over.
+    """
+
+    probe: str
+    phase: Phase
+    at: float
+    took: float
+    said: str
+    judged: bool = True
+    invariant: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Whether it found what was asked for."""
+        return not self.said
+
+    @property
+    def described(self) -> str:
+        """What was found, in words."""
+        when = "after the run" if self.invariant else f"in {self.phase}"
+        return f"{'invariant' if self.invariant else 'probe'} {self.probe!r} {self.said or 'held'} {when}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

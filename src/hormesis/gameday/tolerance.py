@@ -80,7 +80,7 @@ class Tolerance:
             raise ConfigurationError.bad_value("tolerance.in", self.table["in"], "a list of values")
         for key in ("min", "max"):
             bound = self.table.get(key, 0)
-            if not (_is_number(bound) or (isinstance(bound, str) and "{" in bound)):
+            if not (_is_number(bound) or (isinstance(bound, str) and bound.startswith("{"))):
                 raise ConfigurationError.bad_value(f"tolerance.{key}", bound, "a number")
         for key in ("matches", "contains", "path"):
             if not isinstance(self.table.get(key, ""), str):
