@@ -31,6 +31,7 @@ from hormesis.errors import (
     ConfigurationError,
     DeadlineExceeded,
     HormesisError,
+    InjectedFault,
     MissingExtraError,
     Overloaded,
     RateLimited,
@@ -64,8 +65,11 @@ if TYPE_CHECKING:
     from hormesis.inbound.drain import Drain
     from hormesis.inbound.service import Service, ServiceSettings
     from hormesis.outbound.pools import ConnectionPools
+    from hormesis.patterns.chaos import Chaos
+    from hormesis.patterns.chaos_switch import ChaosSwitch, chaos_switch
     from hormesis.patterns.concurrency_limit import ConcurrencyLimit
     from hormesis.patterns.degradation import Degradation, DegradationSettings
+    from hormesis.patterns.injection import Injection, injected
     from hormesis.patterns.load_shedder import LoadShedder
     from hormesis.patterns.rate_limit import RateLimit
     from hormesis.patterns.system_health import SystemHealth
@@ -75,6 +79,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Bulkhead",
     "BulkheadFull",
+    "Chaos",
+    "ChaosSwitch",
     "CircuitBreaker",
     "CircuitOpen",
     "ConcurrencyLimit",
@@ -92,6 +98,8 @@ __all__ = [
     "Fallback",
     "Hedge",
     "HormesisError",
+    "InjectedFault",
+    "Injection",
     "LoadShedder",
     "MissingExtraError",
     "Opened",
@@ -118,12 +126,14 @@ __all__ = [
     "answers",
     "asgi",
     "calling",
+    "chaos_switch",
     "check_deadline",
     "classify",
     "criticality",
     "deadline",
     "flow",
     "inbound",
+    "injected",
     "listen",
     "load",
     "register_failures",
@@ -135,11 +145,14 @@ __all__ = [
 ]
 
 _WHEN_ASKED_FOR = {
+    "Chaos": "hormesis.patterns.chaos",
+    "ChaosSwitch": "hormesis.patterns.chaos_switch",
     "ConcurrencyLimit": "hormesis.patterns.concurrency_limit",
     "ConnectionPools": "hormesis.outbound.pools",
     "Degradation": "hormesis.patterns.degradation",
     "DegradationSettings": "hormesis.patterns.degradation",
     "Drain": "hormesis.inbound.drain",
+    "Injection": "hormesis.patterns.injection",
     "LoadShedder": "hormesis.patterns.load_shedder",
     "Policies": "hormesis.policy.files",
     "RateLimit": "hormesis.patterns.rate_limit",
@@ -148,6 +161,8 @@ _WHEN_ASKED_FOR = {
     "ServiceSettings": "hormesis.inbound.service",
     "SystemHealth": "hormesis.patterns.system_health",
     "Throttle": "hormesis.patterns.throttle",
+    "chaos_switch": "hormesis.patterns.chaos_switch",
+    "injected": "hormesis.patterns.injection",
     "load": "hormesis.policy.files",
 }
 """Names that policies in code do without, and where they are: importing hormesis must not pay for them."""

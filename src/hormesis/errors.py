@@ -18,6 +18,7 @@ __all__ = [
     "ConfigurationError",
     "DeadlineExceeded",
     "HormesisError",
+    "InjectedFault",
     "MissingExtraError",
     "Overloaded",
     "RateLimited",
@@ -168,6 +169,30 @@ class DeadlineExceeded(TimedOut):
 
     def __str__(self) -> str:
         return f"policy {self.policy!r}: the deadline has passed ({self.limit:g} s were left for it)"
+
+
+class InjectedFault(HormesisError):
+    """A failure that a `Chaos` part has injected, where no exception of a library's own would say the same.
+
+    Args:
+        policy: The name of the policy or service that it was injected into.
+        kind: What kind of failure it stands for, such as "throttled".
+        status: The status that it stands for; None where it stands for none.
+        retry_after: Seconds after which the failure asks to be tried again, if it does.
+    """
+
+    def __init__(
+        self, policy: str, kind: str = "error", status: int | str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(policy, kind, status, retry_after)
+        self.policy = policy
+        self.kind = kind
+        self.status = status
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        what = f"a failure of the kind {self.kind!r}" if self.status is None else f"the status {self.status}"
+        return f"{what} was injected into {self.policy!r}"
 
 
 class WorkerCrashed(HormesisError):

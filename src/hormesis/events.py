@@ -18,6 +18,8 @@ __all__ = [
     "CacheAnswered",
     "CallEnded",
     "CallRejected",
+    "ChaosInjected",
+    "ChaosSwitched",
     "Event",
     "EventBus",
     "FallbackAnswered",
@@ -250,6 +252,31 @@ class LevelChanged(Event):
     """A service went from one degradation level to another."""
 
     name: ClassVar[str] = "level_changed"
+    before: str
+    after: str
+    reason: str
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class ChaosInjected(Event):
+    """A fault was injected into an attempt or a request; `fault` says it in words, `delay` its seconds of latency.
+
+    `kind` is `"latency"`, `"error"`, `"status"`, `"result"` or `"behaviour"`; `source` says who wanted it:
+    `"settings"`, `"dose"`, `"context"` or `"header"`.
+    """
+
+    name: ClassVar[str] = "chaos_injected"
+    fault: str
+    kind: str
+    source: str
+    delay: float
+
+
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class ChaosSwitched(Event):
+    """Faults in this process can be injected from now on, or can't any more; `before` and `after` are on and off."""
+
+    name: ClassVar[str] = "chaos_switched"
     before: str
     after: str
     reason: str

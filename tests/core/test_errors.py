@@ -13,6 +13,7 @@ from hormesis.errors import (
     ConfigurationError,
     DeadlineExceeded,
     HormesisError,
+    InjectedFault,
     MissingExtraError,
     Overloaded,
     RateLimited,
@@ -25,6 +26,7 @@ from hormesis.errors import (
 
 EXAMPLES: list[HormesisError] = [
     HormesisError("something"),
+    InjectedFault("stock", "throttled", 429, 1.5),
     ConfigurationError("attempts is 0", "attempts"),
     MissingExtraError("reading settings from a file", "files"),
     Rejected("stock", "full"),

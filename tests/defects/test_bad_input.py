@@ -34,6 +34,8 @@ LEAST: dict[type[Any], dict[str, Any]] = {
     hm.Throttle: {},
     hm.Bulkhead: {"max_concurrent": 1},
     hm.Timeout: {"limit": 1},
+    hm.Chaos: {},
+    hm.Injection: {"latency": 1},
     hm.Expected: {"rate": 1, "latency": 1},
     hm.ConnectionPools: {"classes": {"critical": 2}},
     hm.DegradationSettings: {"features": {}},
@@ -155,6 +157,29 @@ BAD: dict[type[Any], dict[str, list[Any]]] = {
         "threads": [*NO_WHOLES, 0, 10_001],
         "cooperative": NO_FLAGS,
     },
+    hm.Chaos: {
+        "injections": ["latency", 3, True, None, {}, [3], [hm.Chaos], [None]],
+        "share_max": [*NO_SHARES, None],
+        "seed": [*NO_WHOLES, None],
+        "per": [*NO_CHOICES, None],
+        "envoy": NO_FLAGS,
+        "switch": ["", 3, True, [], {}, hm.ChaosSwitch],
+    },
+    hm.Injection: {
+        "latency": [*NO_DURATIONS, 0],
+        "jitter": [*NO_DURATIONS, None],
+        "error": ["", "rejected", "any", 3, True, [], KeyboardInterrupt, KeyError("an instance"), asynchronous],
+        "status": ["", "OK", "unavailable", 99, 600, 503.0, True, [], {}],
+        "retry_after": NO_DURATIONS,
+        "result": [],
+        "behaviour": [*NO_FUNCTIONS, int],
+        "share": [*NO_SHARES, None],
+        "calls": ["", "0", 0, -1, 1.5, "2-1", "first", "1,", "1-2-3", True, [], {}, "1," * 200],
+        "every": [*NO_WHOLES, 0],
+        "after": [*NO_DURATIONS, None],
+        "until": [*NO_DURATIONS, 0],
+        "where": ["host", 3, True, None, [], {"host": 3}, {"": "eu"}, {"host": ""}, {3: "eu"}],
+    },
     hm.Expected: {
         "rate": [*NO_NUMBERS, 0, None, "1", "0/s", "1/fortnight"],
         "latency": [*NO_DURATIONS, 0, None],
@@ -260,6 +285,7 @@ BAD: dict[type[Any], dict[str, list[Any]]] = {
 BESIDE: dict[tuple[type[Any], str], dict[str, Any]] = {
     (hm.Bulkhead, "memory_max"): {"workers": "processes"},
     (hm.Bulkhead, "calls_max"): {"workers": "processes"},
+    (hm.Injection, "retry_after"): {"status": 503},
 }
 """What must be set beside a field, to be refused for the field's own sake."""
 

@@ -245,7 +245,7 @@ def test_the_schema_of_a_policy_file() -> None:
     parts = policy["properties"]
     assert set(parts) == {
         *("deadline", "fallback", "retry", "hedge", "circuit_breaker", "throttle", "rate_limit"),
-        *("concurrency_limit", "bulkhead", "timeout"),
+        *("concurrency_limit", "bulkhead", "timeout", "chaos"),
         *("order", "shadow", "calls", "expects"),
     }
     retry = parts["retry"]
@@ -253,7 +253,7 @@ def test_the_schema_of_a_policy_file() -> None:
     assert retry["additionalProperties"] is False
     assert {"attempts", "delay", "jitter", "budget"} <= set(retry["properties"])
     assert not any(name.startswith("_") for name in retry["properties"])
-    for part in ("deadline", "timeout", "bulkhead"):
+    for part in ("deadline", "timeout", "bulkhead", "chaos"):
         plain, table = parts[part]["anyOf"]
         assert table["type"] == "object"
         assert plain == table["properties"][files._ONE_OBVIOUS[part]]

@@ -31,6 +31,12 @@ EXAMPLES: list[tuple[str, list[Any], list[Any], str]] = [
         "wait for the rate limit (1s) until its deadline (1s)",
     ),
     (
+        "chaos-without-bound",
+        [Timeout("1s"), hm.Chaos(latency="2s", share=0.1)],
+        [Timeout("1s"), hm.Chaos(latency="2s", share=0.1, share_max=0.1)],
+        "every call may meet with a fault; set share_max",
+    ),
+    (
         "limit-never-acts",
         [RateLimit("10/s", "700/min"), Timeout("1s")],
         [RateLimit("10/s", "600/min"), Timeout("1s")],

@@ -20,11 +20,12 @@ THROTTLE, RATE_LIMIT, CONCURRENCY_LIMIT = Throttle(), RateLimit("100/s"), Concur
 STANDARD: tuple[Part, ...] = (
     *(DEADLINE, FALLBACK, RETRY, HEDGE),
     *(BREAKER, THROTTLE, RATE_LIMIT, CONCURRENCY_LIMIT, BULKHEAD, TIMEOUT),
+    hm.Chaos(latency="1s", share=0.1, share_max=0.1),
 )
 
 
 def test_parts_are_arranged_whatever_order_they_come_in() -> None:
-    """All orders of writing make the same policy; of ten parts these are too many to try, so some of them are drawn."""
+    """All orders of writing make the same policy; of eleven parts that is too many to try, so some are drawn."""
     draw = random.Random(1)
     for _ in range(2000):
         assert hm.Policy(*draw.sample(STANDARD, len(STANDARD))).parts == STANDARD

@@ -70,6 +70,14 @@ WHAT_IS_TOLD: list[tuple[Event, list[tuple[str, dict[str, str], float]]]] = [
         ev.LimitChanged(**STOCK, part="load_shedder", before=20.0, after=30.0, reason="queueing delay 3ms"),
         [("limit.changes", {"part": "load_shedder"}, 1)],
     ),
+    (
+        ev.ChaosInjected(**STOCK, part="chaos", fault="latency 2s", kind="latency", source="dose", delay=2.0),
+        [("chaos.injections", {"kind": "latency", "source": "dose"}, 1)],
+    ),
+    (
+        ev.ChaosSwitched(**STOCK, part="chaos", before="off", after="on", reason="enabled for 1m"),
+        [("chaos.switches", {"after": "on"}, 1)],
+    ),
     (ev.ItemDropped(**STOCK, part="queue", items=3, reason="expired"), [("flow.drops", {"reason": "expired"}, 3)]),
     (ev.FlowPaused(**STOCK, part="queue", items=9, size=90), [("flow.pauses", {}, 1)]),
     (ev.FlowResumed(**STOCK, part="queue", items=2, size=20, seconds=1.5), [("flow.pause", {}, 1.5)]),

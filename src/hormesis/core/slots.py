@@ -73,7 +73,12 @@ class Slot(enum.Enum):
     TIMEOUT = (
         "timeout",
         Family.ATTEMPT,
-        "innermost: it times the function alone, so that waiting in our own queue is not blamed on the dependency",
+        "it times the function alone, so that waiting in our own queue is not blamed on the dependency",
+    )
+    CHAOS = (
+        "chaos",
+        Family.ATTEMPT,
+        "innermost, in the place of the function: every other part meets an injected fault as it would a real one",
     )
 
     def __init__(self, key: str, family: Family, reason: str) -> None:
@@ -100,7 +105,12 @@ class Inbound(enum.Enum):
     )
     LOAD_SHEDDER = (
         "load_shedder",
-        "last: its permit is held until the answer is sent whole, and it decides between those who may all come in",
+        "the last to refuse: its permit is held until the answer is sent whole, and it decides between those who may "
+        "all come in",
+    )
+    CHAOS = (
+        "chaos",
+        "next to the application: every stop before it meets an injected fault as it would the application's own",
     )
 
     def __init__(self, key: str, reason: str) -> None:

@@ -14,6 +14,7 @@ from hormesis.outbound import grpc_failures as _grpc  # noqa: F401
 from hormesis.outbound import http_failures as _http  # noqa: F401
 from hormesis.outbound import redis_failures as _redis  # noqa: F401
 from hormesis.outbound import sql_failures as _sql  # noqa: F401
+from hormesis.outbound.grpc_failures import kind_of_grpc_status
 from hormesis.outcome import FailureKind, register_failures
 
 __all__ = ["kind_of_status"]
@@ -39,12 +40,20 @@ def kind_of_status(status: int) -> FailureKind:
     return FailureKind.ERROR if status >= 500 else FailureKind.INVALID
 
 
+def _injected(error: Any) -> FailureKind:
+    status: object = error.status
+    if status is None:
+        return FailureKind(error.kind)
+    return kind_of_status(status) if isinstance(status, int) else kind_of_grpc_status(str(status))
+
+
 def _httpx_status(error: Any) -> FailureKind:
     return kind_of_status(error.response.status_code)
 
 
 register_failures(
     {
+        "hormesis.errors.InjectedFault": _injected,
         "httpx.HTTPStatusError": _httpx_status,
         "httpx.ConnectError": FailureKind.CONNECT,
         "httpx.ConnectTimeout": FailureKind.CONNECT,

@@ -38,7 +38,9 @@ def arranged(parts: Sequence[Part], order: Order) -> Layers:
     Raises:
         ConfigurationError: A part stands twice, or in an order that can't work.
     """
-    return _one_layer(parts) if order == "standard" else _layers_as_given(parts)
+    layers = _one_layer(parts) if order == "standard" else _layers_as_given(parts)
+    _check_chaos([part for layer in layers for part in layer])
+    return layers
 
 
 def _one_layer(parts: Sequence[Part]) -> Layers:
@@ -69,6 +71,19 @@ def _layers_as_given(parts: Sequence[Part]) -> Layers:
                 )
         judges += [part.slot.key for part in layer if part.slot in (Slot.RETRY, Slot.CIRCUIT_BREAKER)]
     return tuple(tuple(layer) for layer in layers)
+
+
+def _check_chaos(parts: Sequence[Part]) -> None:
+    """Refuse injected faults where they could not be met with as real ones."""
+    if any(part.slot is Slot.CHAOS for part in parts[:-1]):
+        raise ConfigurationError("chaos stands in the place of the function: no part can stand inside of it")
+    if any(part.slot is Slot.CHAOS for part in parts):
+        for part in parts:
+            if isinstance(part, Bulkhead) and part.workers == "processes":
+                raise ConfigurationError(
+                    "chaos and a bulkhead with workers='processes': faults are injected in this process, and the "
+                    "function runs in another; take one of them out"
+                )
 
 
 def sync_problem(parts: Sequence[Part]) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hormesis.clock import Clock, Random
 from hormesis.core.bulkhead import BulkheadMachine
@@ -32,6 +32,9 @@ from hormesis.policy.registry import Address, Adopting, Registry
 from hormesis.policy.telling import Teller
 from hormesis.policy.threads import Threads
 from hormesis.units import seconds
+
+if TYPE_CHECKING:
+    from hormesis.patterns.chaos import Chaos
 
 __all__ = ["Assembly"]
 
@@ -103,6 +106,7 @@ class Assembly:
                 if isinstance(part, CircuitBreaker | Fallback | Retry)
                 if (on_result := part.on_result) is not None
             ),
+            chaos=self._chaos(parts.get(Slot.CHAOS), teller),
             inner=inner,
         )
         return self._kind_of_layer(
@@ -179,6 +183,13 @@ class Assembly:
             (hedge, id(machine), id(budget)),
             lambda _: Hedging(self.name, hedge, machine, budget, self.clock, teller),
         )
+
+    def _chaos(self, chaos: Part | None, teller: Teller) -> Any:
+        if chaos is None:
+            return None
+        from hormesis.policy.injecting import Point  # noqa: PLC0415  few policies are places for faults
+
+        return Point(self.name, cast("Chaos", chaos), self.clock, teller)
 
     def _address(self, depth: int, what: str) -> Address:
         return Address(self.name, what, str(depth) if depth else "")

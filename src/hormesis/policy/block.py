@@ -32,6 +32,7 @@ __all__ = ["Attempt", "Attempts"]
 _NOT_IN_A_BLOCK = {
     Slot.FALLBACK: "a block has no place for the answer of a fallback",
     Slot.HEDGE: "a block can't run twice at the same time, as a hedge would need",
+    Slot.CHAOS: "a block can't be kept from running, as an injected failure would need",
 }
 
 

@@ -6,7 +6,7 @@ machines do is a handful of steps in C. Whatever is not plain leaves the lane an
 is refused or has to wait does so before anything was taken, a failure after its permits have ended as what it was.
 
 Only layers take it that hold nothing but a breaker, a rate limit and a bulkhead, a retry, a timeout that needs no
-thread, a deadline and a fallback; and only while nobody listens to every call.
+thread, a deadline and a fallback; and only while nobody listens to every call, and no fault can be injected.
 
 An asynchronous attempt with a timeout is run up to its first suspension, and watched only from there on: one that
 never waits can't be interrupted anyway.

@@ -26,6 +26,7 @@ from typing import Any
 from hormesis import tables
 from hormesis.errors import ConfigurationError
 from hormesis.patterns.bulkhead import Bulkhead
+from hormesis.patterns.chaos import Chaos
 from hormesis.patterns.circuit_breaker import CircuitBreaker
 from hormesis.patterns.concurrency_limit import ConcurrencyLimit
 from hormesis.patterns.degradation import DegradationSettings
@@ -57,6 +58,7 @@ _PARTS: dict[str, type[Any]] = {
         ConcurrencyLimit,
         Bulkhead,
         Timeout,
+        Chaos,
     )
 }
 _ONE_OBVIOUS = {
@@ -66,6 +68,7 @@ _ONE_OBVIOUS = {
     "concurrency_limit": "limit",
     "bulkhead": "max_concurrent",
     "timeout": "limit",
+    "chaos": "injections",
 }
 """The setting that a plain value stands for."""
 

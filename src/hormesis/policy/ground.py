@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from hormesis.policy.caching import Caching
     from hormesis.policy.doors import Doors
     from hormesis.policy.hedging import Hedging
+    from hormesis.policy.injecting import Point
     from hormesis.policy.journey import Layer
     from hormesis.policy.processes import Processes
     from hormesis.policy.threads import Threads
@@ -71,6 +72,7 @@ class Stations:
         doors: The admission parts with their machines.
         workers: Where synchronous functions run, if not in their caller's thread.
         judges: What parts say of results (`on_result`).
+        chaos: Where faults are injected.
         inner: The layer that is called in place of the function.
     """
 
@@ -85,6 +87,7 @@ class Stations:
     timeout: Timeout | None = None
     workers: Threads | Processes | None = None
     judges: tuple[OnResult, ...] = ()
+    chaos: Point | None = None
     inner: Layer | None = None
 
 
@@ -101,12 +104,14 @@ class Ground:
 
     __slots__ = (
         "_limit",
+        "_plain",
         "_watchdogs",
         "breaker",
         "budget",
         "bulkhead",
         "bus",
         "caching",
+        "chaos",
         "clock",
         "deadline",
         "deposit",
@@ -160,6 +165,7 @@ class Ground:
         self.timeout = stations.timeout
         self.workers = stations.workers
         self.judges = stations.judges
+        self.chaos = stations.chaos
         self.inner = stations.inner
         self.outermost = outermost
         self.clock = clock
@@ -171,7 +177,7 @@ class Ground:
         self._limit = math.inf if self.timeout is None else seconds(self.timeout.limit)
         self._watchdogs: dict[tuple[asyncio.AbstractEventLoop, float], Watchdog] = {}
         # What the express lane looks up.
-        self.plain = self.doors.plain and not (
+        self.plain = self._plain = self.doors.plain and not (
             self.shadow or self.inner or self.caching or self.hedging or self.workers
         )
         self.keyed = self.plain and self.doors.keyed
@@ -187,6 +193,12 @@ class Ground:
         self.first_limit = None if first == math.inf else first
         self.first_error = TimedOut if self._limit <= whole else DeadlineExceeded
         self.needs_time = self.first_limit is not None or self.doors.timed
+        if self.chaos is not None:
+            self.chaos.watch(self._chaos_turned)
+
+    def _chaos_turned(self, on: bool) -> None:
+        # The express lane knows nothing of faults, so that a place for them costs nothing while none can be injected.
+        self.plain = self._plain and not on
 
     @property
     def zombies(self) -> int:
@@ -207,6 +219,8 @@ class Ground:
             found[Slot.HEDGE.key] = self.hedging.snapshot()
         if self.caching is not None:
             found["cache"] = self.caching.snapshot(now)
+        if self.chaos is not None:
+            found[Slot.CHAOS.key] = self.chaos.snapshot()
         return found
 
     def open_deadline(self, deadline: Deadline, call: Call) -> DeadlineScope:

@@ -1,7 +1,7 @@
 """The journey of a call, once for each colour.
 
     deadline → answer (cache, fallback) → retry → hedge
-        → each attempt: admission (breaker, bulkhead) → timeout → function
+        → each attempt: admission (breaker, bulkhead) → timeout → injected faults → function
 
 `_answer`, `_attempts` and `_attempt` are that line in code, and so are their asynchronous twins; both lean on the same
 machines and on the same helpers, and what differs is how one waits.
@@ -44,6 +44,7 @@ from hormesis.policy.threads import LeftBehind
 
 if TYPE_CHECKING:
     from hormesis.patterns.fallback import Fallback
+    from hormesis.policy.injecting import Plan, Point
     from hormesis.policy.processes import Processes
     from hormesis.policy.threads import Threads
 
@@ -304,9 +305,10 @@ class Layer(Ground):
         try:
             if self.inner is not None:
                 return self._further_in(self.inner, call)
+            function = call.function if self.chaos is None else self._with_faults(self.chaos, call.function)
             if self.workers is not None:
-                return self.workers.run(call.function, call.args, call.kwargs, limit)
-            return call.function(*call.args, **call.kwargs)
+                return self.workers.run(function, call.args, call.kwargs, limit)
+            return function(*call.args, **call.kwargs)
         except LeftBehind as left:
             if left.error is None:
                 left.error = self.cut(limit, by_deadline=by_deadline)
@@ -353,8 +355,9 @@ class Layer(Ground):
             raise self.cut(limit, by_deadline=True) from None
 
     async def _work_async(self, workers: Threads | Processes, call: Call, limit: float, *, by_deadline: bool) -> Any:
+        function = call.function if self.chaos is None else self._with_faults(self.chaos, call.function)
         try:
-            return await workers.run_async(call.function, call.args, call.kwargs, limit)
+            return await workers.run_async(function, call.args, call.kwargs, limit)
         except LeftBehind as left:
             if left.error is None:
                 left.error = self.cut(limit, by_deadline=by_deadline)
@@ -364,7 +367,22 @@ class Layer(Ground):
         """Begin an attempt of an asynchronous call."""
         if self.inner is not None:
             return self._further_in_async(self.inner, call)
+        if self.chaos is not None and self.chaos.on:
+            plan = self.chaos.plan()
+            if plan is not None:
+                return self._meet_faults(self.chaos, plan, call)
         return _awaitable(call.function(*call.args, **call.kwargs), call.function)
+
+    def _with_faults(self, chaos: Point, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what a synchronous attempt calls: the function, or the faults that it meets with."""
+        plan = chaos.plan() if chaos.on else None
+        return function if plan is None else functools.partial(chaos.perform, plan, function)
+
+    async def _meet_faults(self, chaos: Point, plan: Plan, call: Call) -> Any:
+        await chaos.before_async(plan)
+        if plan.answer is not None:
+            return chaos.answer(plan.answer, call.function, call.args)
+        return await _awaitable(call.function(*call.args, **call.kwargs), call.function)
 
     def _further_in(self, inner: Layer, call: Call) -> Any:
         if not call.opens:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from hormesis.outcome import FailureKind
 from hormesis.patterns.bulkhead import Bulkhead
+from hormesis.patterns.chaos import Chaos
 from hormesis.patterns.circuit_breaker import CircuitBreaker
 from hormesis.patterns.concurrency_limit import ConcurrencyLimit
 from hormesis.patterns.fallback import Fallback
@@ -341,6 +342,12 @@ def _workers_for_a_semaphore(layer: Layer) -> Iterator[str]:
         )
 
 
+def _chaos_without_bound(layer: Layer) -> Iterator[str]:
+    chaos = first(layer, Chaos)
+    if chaos is not None and chaos.share_max == 1:
+        yield ("once chaos is switched on, every call may meet with a fault; set share_max to the share that may")
+
+
 def _s(value: float | str) -> str:
     return format_seconds(seconds(value))
 
@@ -364,6 +371,7 @@ RULES: dict[str, Callable[[Layer], Iterator[str]]] = {
     "hedge-without-budget": _hedge_without_budget,
     "hedge-beyond-timeout": _hedge_beyond_timeout,
     "threads-and-workers": _workers_for_a_semaphore,
+    "chaos-without-bound": _chaos_without_bound,
 }
 """Every rule about parts by its name."""
 

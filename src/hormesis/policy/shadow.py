@@ -92,6 +92,8 @@ class ShadowLayer(Layer):
     def watch(self, call: Call) -> _Watched:
         """Ask every part, and go in whatever they say."""
         self.deposit()
+        if self.chaos is not None and self.chaos.on:
+            self.chaos.plan()  # it tells what the call would have met with
         permits: list[Permit] = []
         admitted: list[Entry] = []
         for entry in call.gate.entries:
