@@ -55,21 +55,28 @@ from typing import Any, Literal
 from hormesis import tables
 from hormesis.chaos import Spike
 from hormesis.errors import ConfigurationError
+from hormesis.gameday.bounds import Abort, BlastRadius, Budget, Burn
 from hormesis.gameday.load import Load, expected, known, streams
 from hormesis.gameday.objectives import Limits, Objective
+from hormesis.gameday.probes import Invariant, Probe
 from hormesis.gameday.results import Phase
 from hormesis.gameday.stress import Dose, Stress
 from hormesis.gameday.topology import NAME, Arm, Edge, ProcessTable, System
 from hormesis.loadgen import ARRIVALS_MAX, LoadSpec, Stream
 from hormesis.tables import Settings
-from hormesis.units import Duration, seconds
+from hormesis.units import Duration, per_second, seconds
 
 __all__ = [
     "Abort",
     "Arm",
+    "BlastRadius",
+    "Budget",
+    "Burn",
     "Dose",
     "Edge",
     "Experiment",
+    "Invariant",
+    "Probe",
     "ProcessTable",
     "Run",
     "Stress",
@@ -98,6 +105,10 @@ class Run(Settings):
         arms: `"together"`: all arms live through the same seconds, so that the host's noise hits them alike;
             `"in turn"`: one after the other, so that none disturbs another.
         tour: The stresses that a run without further words goes through; left out: all.
+        control: Whether each stress has a run of the same load beside it, without any fault. What that misses as well,
+            the fault did not do.
+        confidence: How sure the interval of a measured value is to hold the true one.
+        certain: Whether an objective has held only if the whole interval says so. Few requests can't say that.
     """
 
     calm: Duration = 3.0
@@ -107,6 +118,9 @@ class Run(Settings):
     recover_within: Duration = 2.0
     arms: Literal["together", "in turn"] = "together"
     tour: Sequence[str] | None = None
+    control: bool = False
+    confidence: float = 0.95
+    certain: bool = False
 
     def __post_init__(self) -> None:
         for name in ("calm", "dose", "recovery"):
@@ -115,28 +129,10 @@ class Run(Settings):
             length = seconds(getattr(self, part), part, zero=True)
             if length >= seconds(getattr(self, whole), whole):
                 raise ConfigurationError.bad_value(part, getattr(self, part), f"less than the {whole}")
+        if not 0.5 <= self.confidence < 1:
+            raise ConfigurationError.bad_value("confidence", self.confidence, "a share from 0.5 and below 1")
         if self.tour is not None and not self.tour:
             raise ConfigurationError.bad_value("tour", list(self.tour), "names of stresses; left out: all of them")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Abort(Settings):
-    """`[abort]`: when a dose is ended early.
-
-    Attributes:
-        answered: Fewer answers than this share, full or degraded, ...
-        over: ... among the requests that ended in so long a time, end the dose at once.
-        then: `"next"` lets the arm recover and goes on with the next stress, `"stop"` ends the game day.
-    """
-
-    answered: float
-    over: Duration = 3.0
-    then: Literal["next", "stop"] = "next"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.answered <= 1:
-            raise ConfigurationError.bad_value("answered", self.answered, "a share above 0 and at most 1")
-        seconds(self.over, "over")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,18 +148,24 @@ class Experiment(Settings):
     arm: Mapping[str, Arm] = dataclasses.field(default_factory=lambda: {"system": Arm()})
     objective: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
     abort: Abort | None = None
+    blast_radius: BlastRadius | None = None
+    budget: Budget | None = None
+    probe: Sequence[Probe] = ()
+    invariant: Sequence[Invariant] = ()
 
     def __post_init__(self) -> None:
         processes, edges = self.system.process, self.system.edge
-        routes = [request.name for request in self.load.request]
-        known("load.to", "process", self.load.to, processes)
+        routes = self.routes
+        if self.load.url is None:
+            known("load.to", "process", self.load.to, processes)
         for name in (*processes, *edges, *self.arm):
             if not NAME.fullmatch(name):
                 raise ConfigurationError(f"the name {name!r} takes letters, digits, spaces, '_.-', 64 at most")
         for name, edge in edges.items():
-            known(f"system.edge.{name}.from", "process", edge.from_, processes)
-            if edge.address is None:
-                known(f"system.edge.{name}.to", "process", edge.to, processes)
+            if edge.proxy is None:
+                known(f"system.edge.{name}.from", "process", str(edge.from_), processes)
+                if edge.address is None:
+                    known(f"system.edge.{name}.to", "process", str(edge.to), processes)
         _unique("load.request", routes)
         _unique("stress", [stress.name for stress in self.stress])
         for route in self.objective:
@@ -174,6 +176,12 @@ class Experiment(Settings):
                 self._check_dose(where, dose)
             for route in stress.objective:
                 known(f"{where}: objective", "request", route, routes)
+            if (radius := self.radius(stress)) is not None:
+                radius.check_names(routes, list(self.load.client), f"{where}: blast_radius")
+                try:
+                    radius.check(stress.doses)
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{where} {error.message}", error.key) from None
             count = expected(self.load_under(stress), self.lengths(stress), stress.faults)
             if count > ARRIVALS_MAX:
                 accepted = f"a rate that makes at most {ARRIVALS_MAX:,} requests of {where}, not {count:,.0f}"
@@ -182,12 +190,34 @@ class Experiment(Settings):
                 self.load_spec(stress, "http://127.0.0.1")
             except ConfigurationError as error:
                 raise ConfigurationError(f"load.{error.message}", f"load.{error.key}") from None
+        self._check_probes()
         if not self.stress:
             raise ConfigurationError.bad_value("stress", [], "at least one [[stress]]")
         if not self.arm:
             raise ConfigurationError.bad_value("arm", {}, "at least one [arm.NAME]")
+        attached = [f"system.edge.{name}.proxy" for name, edge in edges.items() if edge.proxy is not None]
+        if self.load.url is not None:
+            attached.insert(0, "load.to")
+        if attached and len(self.arm) > 1:
+            raise ConfigurationError(
+                f"{attached[0]} leads to what runs already, which has one arm, not {len(self.arm)}"
+            )
         for name in self.run.tour or ():
             known("run.tour", "stress", name, [stress.name for stress in self.stress])
+
+    def _check_probes(self) -> None:
+        """Refuse probes and invariants with the same name, or with placeholders that stand for nothing."""
+        looks = [*self.probe, *self.invariant]
+        _unique("probe", [look.name for look in looks])
+        addresses = [f"{name}{part}" for name in self.system.process for part in ("", ".host", ".port")]
+        addresses += [f"{name}.edge" for name, edge in self.system.edge.items() if edge.proxy is None]
+        counts = [f"{route}.{what}" for route in self.routes for what in ("full", "answered", "sent")]
+        for look in looks:
+            for name in look.placeholders():
+                if name not in (names := [*addresses, *counts, "dir"]):
+                    key = "invariant" if isinstance(look, Invariant) else "probe"
+                    error = ConfigurationError.unknown("placeholder", name, names)
+                    raise ConfigurationError(f"{key} {look.name!r}: {error.message}", key)
 
     def _check_dose(self, where: str, dose: Dose) -> None:
         """Refuse a dose at a place that is not there."""
@@ -197,9 +227,26 @@ class Experiment(Settings):
             known(f"{where}: process", "process", dose.process, self.system.process)
         if isinstance(fault := dose.what, Spike):
             if fault.request is not None:
-                known(f"{where}: fault.request", "request", fault.request, [each.name for each in self.load.request])
+                known(f"{where}: fault.request", "request", fault.request, self.routes)
             if fault.client is not None:
                 known(f"{where}: fault.client", "client", fault.client, self.load.client)
+
+    @property
+    def routes(self) -> list[str]:
+        """The names of the requests, by their index in samples."""
+        return [request.name for request in self.load.request]
+
+    def radius(self, stress: Stress) -> BlastRadius | None:
+        """Return whom a stress may hit, if that is bounded."""
+        return stress.blast_radius or self.blast_radius
+
+    def spared(self, stress: Stress) -> set[int]:
+        """Return the indices of the requests that must not fail under a stress."""
+        radius = self.radius(stress)
+        if radius is None:
+            return set()
+        reached = radius.reaches({request.name: request.client for request in self.load.request})
+        return {index for index, route in enumerate(self.routes) if route not in reached}
 
     @property
     def judged(self) -> list[str]:
@@ -234,12 +281,29 @@ class Experiment(Settings):
         """Return the load with a stress's changes to it."""
         return self.load if stress.load is None else stress.load.on(self.load)
 
-    def load_spec(self, stress: Stress, base_url: str) -> LoadSpec:
-        """Return what the load generator is told for a stress."""
+    def load_spec(self, stress: Stress, base_url: str, *, dosed: bool = True) -> LoadSpec:
+        """Return what the load generator is told for a stress.
+
+        Args:
+            stress: Which.
+            base_url: Where the load goes.
+            dosed: Whether the faults of the load are in it; a control goes without.
+        """
         load = self.load_under(stress)
-        sources = streams(load, self.lengths(stress), stress.faults)
-        # Of the stress and not of the arm: every arm gets the same arrivals.
+        sources = streams(load, self.lengths(stress), stress.faults if dosed else ())
+        # Of the stress and not of the arm: every arm gets the same arrivals, and so does a control.
         return self._spec(load, sources, f"{self.seed}/{stress.name}", base_url)
+
+    def step_spec(self, stress: Stress, base_url: str, *, level: float, length: float, number: int) -> LoadSpec:
+        """Return what the load generator is told for a part of the load, held for a while after a stress."""
+        load = self.load_under(stress)
+        clients = {
+            name: dataclasses.replace(client, rate=per_second(client.rate) * level)
+            for name, client in load.client.items()
+        }
+        rate = None if load.rate is None else per_second(load.rate) * level
+        part = dataclasses.replace(load, rate=rate, client=clients)
+        return self._spec(part, streams(part, (length,)), f"{self.seed}/{stress.name}/step {number}", base_url)
 
     def warm_up_spec(self, base_url: str) -> LoadSpec:
         """Return what the load generator is told for a system that has just been started."""

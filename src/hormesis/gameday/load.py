@@ -198,7 +198,7 @@ class Load(Settings):
     """`[load]`: an open loop; requests arrive by schedule, whatever becomes of them.
 
     Attributes:
-        to: The process that gets it.
+        to: The process that gets it, or the URL of something that runs already.
         rate: Arrivals a second of the requests that are nobody's in particular, as a number or like `"60/s"`; of bursty
             ones, while they come.
         request: The mix.
@@ -243,6 +243,11 @@ class Load(Settings):
                 )
         elif anybodys:
             raise ConfigurationError("rate is missing", "rate")
+
+    @property
+    def url(self) -> str | None:
+        """Where it goes, of a load to something that runs already."""
+        return self.to if "://" in self.to else None
 
     @property
     def mean_rate(self) -> float:

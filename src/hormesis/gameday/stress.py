@@ -24,87 +24,22 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
-from hormesis.chaos import Fault, Kill, LoadFault, ProcessFault, Refuse, Spike, WireFault, describe, fault_from
+from hormesis.chaos import Fault, describe
 from hormesis.errors import ConfigurationError
+from hormesis.gameday.bounds import BlastRadius
+from hormesis.gameday.dose import Dose, place_of
 from hormesis.gameday.load import LoadChanges
+from hormesis.gameday.metastability import Metastability
 from hormesis.gameday.objectives import Objective
 from hormesis.gameday.topology import NAME
 from hormesis.tables import Settings
 from hormesis.units import Duration, seconds
 
-__all__ = ["Dose", "Place", "Stress", "place_of"]
+__all__ = ["Dose", "Stress", "place_of"]
 
-Place: TypeAlias = Literal["edge", "process", "host", "load"]
-"""The kinds of place at which a fault can act."""
-
-_TAKES: Mapping[Place, str] = {
-    "edge": 'edge = "…"',
-    "process": 'process = "…"',
-    "host": "host = true",
-    "load": "neither edge nor process (it is a fault of the load)",
-}
 _DOSES_MAX = 16
-
-
-def place_of(fault: Fault) -> Place:
-    """Return the kind of place at which a fault acts."""
-    kinds: dict[Place, Any] = {"edge": WireFault, "process": ProcessFault, "load": LoadFault}
-    for place, kind in kinds.items():
-        if isinstance(fault, get_args(kind) or kind):
-            return place
-    return "host"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Dose(Settings):
-    """One fault at one place.
-
-    Attributes:
-        fault: What is dosed, such as `{ latency = "2s" }`.
-        edge, process: Where it acts; neither for a fault of the load.
-        host: True for a fault of the machine that the game day runs on.
-    """
-
-    fault: Mapping[str, Any]
-    edge: str | None = None
-    process: str | None = None
-    host: bool = False
-
-    def __post_init__(self) -> None:
-        try:
-            place = place_of(self.what)
-        except ConfigurationError as error:
-            raise ConfigurationError(error.message, "fault") from None
-        named = {"edge": self.edge is not None, "process": self.process is not None, "host": self.host}
-        if [name for name, given in named.items() if given] != ([] if place == "load" else [place]):
-            raise ConfigurationError(f"its fault {dict(self.fault)!r} takes {_TAKES[place]}", "fault")
-
-    @property
-    def what(self) -> Fault:
-        """The fault, as a value."""
-        return fault_from(self.fault)
-
-    @property
-    def target(self) -> str:
-        """Where it is dosed, in words: `"edge payments"`, `"process inventory"`, `"host"`, `"load"`."""
-        if self.edge is not None:
-            return f"edge {self.edge}"
-        if self.process is not None:
-            return f"process {self.process}"
-        return "host" if self.host else "load"
-
-    def clashes_with(self, other: Dose) -> bool:
-        """Whether the two can't act at the same time: the same fault twice, or one where the other leaves nothing."""
-        mine, others = self.what, other.what
-        if self.target != other.target:
-            return False
-        if isinstance(mine, Spike) and isinstance(others, Spike):
-            return (mine.request, mine.client) == (others.request, others.client)
-        if self.edge is not None:  # which may have, say, a latency for each direction
-            return mine == others or isinstance(mine, Refuse) or isinstance(others, Refuse)
-        return type(mine) is type(others) or isinstance(mine, Kill) or isinstance(others, Kill)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +53,8 @@ class Stress(Settings):
         doses: All doses; they come into force together.
         objective: Changes to the objectives under this stress.
         load: Changes to the load under this stress, from its calm on.
+        blast_radius: Whom it may hit, in place of the experiment's.
+        metastability: Whether, and how, to find out what frees a system that does not recover by itself.
         calm, dose, recovery, detection, recover_within: Its own durations, in place of the run's; `dose` is how long
             all of its doses last.
     """
@@ -131,6 +68,8 @@ class Stress(Settings):
     doses: Sequence[Dose] = ()
     objective: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
     load: LoadChanges | None = None
+    blast_radius: BlastRadius | None = None
+    metastability: bool | Metastability = False
     calm: Duration | None = None
     dose: Duration | None = None
     recovery: Duration | None = None
@@ -172,6 +111,13 @@ class Stress(Settings):
             if error.message.startswith("its "):
                 raise ConfigurationError(f"stress {self.name!r}: {error.message}", error.key) from None
             raise
+
+    @property
+    def staircase(self) -> Metastability | None:
+        """What to do with a system that does not recover by itself; None is nothing."""
+        if isinstance(self.metastability, Metastability):
+            return self.metastability
+        return Metastability() if self.metastability else None
 
     @property
     def faults(self) -> list[Fault]:

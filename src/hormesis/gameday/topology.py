@@ -22,6 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 """What a file in a scratch folder may be called."""
 
+_API = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 _ADDRESS = re.compile(r"([^\s/]+):(\d{1,5})", re.ASCII)
 
 
@@ -87,39 +88,58 @@ class ProcessTable(Settings):
 class Edge(Settings):
     """`[system.edge.NAME]`: who calls whom, over a proxy that can fail.
 
+    An edge of a system that runs already may go over a proxy that does, too: `proxy` is then all that it needs.
+
     Attributes:
         from_: The process that calls.
         to: The process that is called, or `host:port` of something that runs already.
         env: How the proxy's address reaches the caller; `{host}` and `{port}` are the proxy's.
+        proxy: The address of a proxy's API that speaks Toxiproxy's, such as `"http://127.0.0.1:8474"`; the proxy there
+            has the edge's name.
         port: A port of its own choice for the proxy; left out: a free one.
         policy: The policy, or policies, of the caller that protect this edge; left out: the one of the edge's own name.
     """
 
-    from_: str
-    to: str
-    env: Mapping[str, str]
+    from_: str | None = None
+    to: str | None = None
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    proxy: str | None = None
     port: int | None = None
     policy: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.address is None and ":" in self.to:
+        if self.proxy is not None:
+            self._check_attached(self.proxy)
+            return
+        for name, value in (("from", self.from_), ("to", self.to), ("env", self.env)):
+            if not value:
+                raise ConfigurationError(f"{name} is missing", name)
+        if self.address is None and ":" in (self.to or ""):
             accepted = "a process, or an address such as '127.0.0.1:5432'"
             raise ConfigurationError.bad_value("to", self.to, accepted)
         _check_env(self.env)
         _check_port(self.port)
 
+    def _check_attached(self, proxy: str) -> None:
+        if not _API.fullmatch(proxy):
+            raise ConfigurationError.bad_value("proxy", proxy, "the address of an API, such as 'http://127.0.0.1:8474'")
+        for name, value in (("env", self.env), ("port", self.port)):
+            if value:
+                accepted = "nothing beside proxy, which has an address already"
+                raise ConfigurationError.bad_value(name, value, accepted)
+
     @property
     def address(self) -> tuple[str, int] | None:
         """Where the called one listens; None when it is a process of the system."""
-        match = _ADDRESS.fullmatch(self.to)
+        match = _ADDRESS.fullmatch(self.to or "")
         return (match[1], int(match[2])) if match and 0 < int(match[2]) < 65536 else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class System(Settings):
-    """`[system]`: the processes and the edges between them."""
+    """`[system]`: the processes and the edges between them; no processes for a system that runs already."""
 
-    process: Mapping[str, ProcessTable]
+    process: Mapping[str, ProcessTable] = dataclasses.field(default_factory=dict)
     edge: Mapping[str, Edge] = dataclasses.field(default_factory=dict)
 
 
