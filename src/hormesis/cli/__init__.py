@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import hormesis
+from hormesis.cli.loadoptions import add_load
 from hormesis.errors import HormesisError, MissingExtraError
 
 __all__ = ["main"]
@@ -77,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     proxy.add_argument("--token-file", metavar="FILE", help="what clients of the API must show, as a bearer token")
     proxy.set_defaults(command=_proxy)
 
+    load = commands.add_parser("load", help="send a load to a service, and say what became of it")
+    add_load(load)
+    load.set_defaults(command=_load)
+
     lint = commands.add_parser("lint", help="find combinations in a policy file that can't work as meant")
     lint.add_argument("file", help="a policy file")
     lint.set_defaults(command=_lint)
@@ -95,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
 def _gameday(options: argparse.Namespace) -> int:
     _need("gameday", "pydantic", "httptools", "hdrh", "jinja2", "matplotlib", "rich")
     from hormesis.cli.gameday import run  # noqa: PLC0415  each command loads only what it needs
+
+    return run(options)
+
+
+def _load(options: argparse.Namespace) -> int:
+    from hormesis.cli.load import run  # noqa: PLC0415
 
     return run(options)
 

@@ -10,7 +10,6 @@ to do.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import os
 import sys
@@ -60,10 +59,12 @@ class Alarm:
             self._fd = None
 
     def _readable(self) -> None:
-        if self._fd is not None:
-            with contextlib.suppress(BlockingIOError):
+        try:
+            if self._fd is not None:
                 os.read(self._fd, 8)
-                self._ring()
+        except BlockingIOError:  # it was set anew in the meantime
+            return
+        self._ring()
 
 
 if sys.version_info >= (3, 13) and hasattr(os, "timerfd_create"):

@@ -97,10 +97,12 @@ class Samples:
         return map(self._sample, range(len(self)))
 
     def _sample(self, i: int) -> Sample:
-        error = self.error_kinds[self._error[i]]
-        return Sample(
-            self.intended[i], self.sent[i], self.done[i], self.request[i], Answer(self.answer[i]), error, self.status[i]
-        )
+        answer, error = Answer(self.answer[i]), self.error_at(i)
+        return Sample(self.intended[i], self.sent[i], self.done[i], self.request[i], answer, error, self.status[i])
+
+    def error_at(self, i: int) -> str:
+        """Return why a row failed; empty if it did not."""
+        return self.error_kinds[self._error[i]]
 
     def append(self, sample: Sample) -> None:
         """Add one sample."""
