@@ -28,6 +28,8 @@ LEAD = 0.4
 """Seconds between the order to load and the first arrival, in which the generator makes its schedule."""
 
 _BIN_WIDTH = 0.5
+_OVERDUE = 5.0
+"""Seconds after the end of a dose after which the watchdog ends it, whatever holds us up."""
 _ABORT_REQUESTS_MIN = 10
 """Fewer requests are no reason to end a dose."""
 
@@ -57,7 +59,7 @@ class Course:
     async def _phases(self) -> None:
         await self._phase(Phase.CALM, self.started + self.calm)
         try:
-            self.system.dose(self.stress)
+            await self.system.dose(self.stress, within=self.dose + _OVERDUE)
             self.dose_start = time.monotonic()
             end = self.started + self.calm + self.dose
             await self._phase(Phase.DETECTION, min(self.dose_start + self.detection, end))

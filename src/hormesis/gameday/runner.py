@@ -11,6 +11,7 @@ gets a second of its load that is not counted: what is slow because it is done f
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import os
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hormesis.chaos import Keeper
+from hormesis.chaos.journal import FILE_NAME, recover
 from hormesis.gameday.course import LEAD, Course
 from hormesis.gameday.experiment import Experiment, Stress, folder_of
 from hormesis.gameday.report.progress import Observer
@@ -60,19 +62,22 @@ async def hold(
     """
     began, started = datetime.datetime.now(datetime.UTC), time.monotonic()
     observer.plan(experiment.title, planned_seconds(experiment, stresses, arms), [s.name for s in stresses], arms)
-    for leftover in ("logs", "events", "scratch"):  # of an earlier run into the same folder
+    await asyncio.to_thread(recover, out / FILE_NAME, "runner")
+    for leftover in ("logs", "events", "scratch", "clocks"):  # of an earlier run into the same folder
         shutil.rmtree(out / leftover, ignore_errors=True)
     _allow_many_connections()
     results: list[StressResult] = []
     async with contextlib.AsyncExitStack() as stack:
-        keeper = stack.enter_context(Keeper())
+        keeper = stack.enter_context(Keeper(out / FILE_NAME))
         stack.callback(shutil.rmtree, out / "scratch", ignore_errors=True)
         systems = []
         for arm in arms:
             observer.step(f"starting {arm}: {', '.join(experiment.system.process)}")
             folder = out / "scratch" / arm
             folder.mkdir(parents=True)
-            system = running(experiment, arm, folder=folder_of(file), out=out, scratch=folder, keeper=keeper)
+            system = running(
+                experiment, arm, folder=folder_of(file), out=out, scratch=folder, keeper=keeper, stresses=stresses
+            )
             systems.append(await stack.enter_async_context(system))
         for stress in stresses:
             results.append(await _stress_all(experiment, stress, systems, observer))

@@ -278,7 +278,8 @@ class Link:
 class Unplug:
     """The cable of the process's own network is pulled: nothing arrives, nothing is refused, in either direction.
 
-    The process must have a network of its own (`network = "own"` in its table), which its loopback then isn't.
+    The process is started in a network of its own for that: it has to listen on `{host}`, which is no loopback then, and
+    reaches others over its edges only.
     """
 
     unplug: bool = True

@@ -8,7 +8,7 @@ Network faults touch nothing but the loopback, and there nothing but the ports o
 that were made for it.
 """
 
-from hormesis.chaos.host.act import Act
+from hormesis.chaos.host.act import Act, FaultFailed
 from hormesis.chaos.host.cgroups import Quota
 from hormesis.chaos.host.clock import FakeClock, Skew
 from hormesis.chaos.host.disk import Disk, Fill
@@ -24,6 +24,7 @@ __all__ = [
     "Burn",
     "Disk",
     "FakeClock",
+    "FaultFailed",
     "Fill",
     "Hog",
     "Lowered",

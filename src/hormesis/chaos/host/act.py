@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 from hormesis.chaos.undo import Undo
 from hormesis.errors import HormesisError
 
-__all__ = ["Act", "FaultFailed", "find_program", "needs", "run"]
+__all__ = ["Act", "FaultFailed", "find_program", "needs", "run", "to_the_end"]
+
+T = TypeVar("T")
 
 _WITHIN = 5.0
 """Seconds that one command may take."""
@@ -59,7 +63,36 @@ class Act(ABC):
         """
 
     def release(self) -> None:  # noqa: B027  # most keep nothing
-        """Let go of what was kept of it in this process, once it is undone."""
+        """Let go of what was kept of it in this process, before its undo; this may block for a moment."""
+
+    async def begin(self) -> None:
+        """Do what `apply` does, off the loop; it is done to its end even if this is cancelled."""
+        await to_the_end(asyncio.to_thread(self.apply))
+
+    async def end(self) -> None:
+        """Do what `release` does, off the loop."""
+        await to_the_end(asyncio.to_thread(self.release))
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for something that must not stop half way; cancelled, it is waited for first.
+
+    Whatever is handed in here is bounded in time.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except Exception:  # raised below, by the task itself
+            break
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody misses it: the cancellation goes first
+        raise cancelled
+    return task.result()
 
 
 def find_program(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Packets that a firewall loses or rejects, on the loopback (iptables).
+"""Packets that a firewall loses or rejects, on the loopback or the cable of a network made for the system (iptables).
 
 Each rule bears a comment that nobody else uses, and stands before all others of its chain. It matches one port of the
 system under test and nothing else.
@@ -23,8 +23,9 @@ _WAIT = ("-w", "1")
 class _Rules(Act):
     """Rules of the firewall for one port."""
 
-    def __init__(self, where: str, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, where: str, port: int, host: str = "127.0.0.1", device: str = "lo") -> None:
         self.port = port
+        self.device = device
         self.what = f"{self.says()} on {where}"
         self._program = "ip6tables" if ":" in host else "iptables"
         self._tag = f"hormesis-{secrets.token_hex(6)}"
@@ -52,9 +53,11 @@ class _Rules(Act):
             run(self.what, self._program, *_WAIT, "-I", *self._full(rule))
 
     def _full(self, rule: Sequence[str]) -> list[str]:
-        *match, target = " ".join(rule).split(" -j ")
-        tag = ["-m", "comment", "--comment", self._tag]
-        return ["INPUT", "-i", "lo", "-p", "tcp", *match[0].split(), *tag, "-j", *target.split()]
+        # On the loopback all packets come in; on a cable those to the port go out.
+        out = self.device != "lo" and "--dport" in rule
+        way = ["OUTPUT", "-o", self.device] if out else ["INPUT", "-i", self.device]
+        at = list(rule).index("-j")
+        return [*way, "-p", "tcp", *rule[:at], "-m", "comment", "--comment", self._tag, *rule[at:]]
 
 
 class Loss(_Rules):
@@ -65,11 +68,12 @@ class Loss(_Rules):
         port: The port.
         share: The part of the packets that is lost, each way.
         host: The address at which it listens.
+        device: The network device over which all of its packets go.
     """
 
-    def __init__(self, where: str, port: int, share: float, host: str = "127.0.0.1") -> None:
+    def __init__(self, where: str, port: int, share: float, host: str = "127.0.0.1", device: str = "lo") -> None:
         self.share = share
-        super().__init__(where, port, host)
+        super().__init__(where, port, host, device)
 
     def says(self) -> str:
         """Say the fault in words."""

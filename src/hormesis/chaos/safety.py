@@ -1,0 +1,143 @@
+"""Faults by the rules: the undo is on the disk before the fault acts, the fault has a lease, and its end is certain.
+
+For every fault: write into the journal how to undo it; put it into force; renew its lease while this loop turns; undo
+it by what the journal says; tick it there. A loop that hangs renews nothing, and then the watchdog undoes the fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from contextlib import suppress
+from types import TracebackType
+
+from hormesis.chaos.host.act import Act, FaultFailed, to_the_end
+from hormesis.chaos.journal import Entry, Journal, replay
+from hormesis.chaos.keeper import Keeper
+
+__all__ = ["LEASE", "Safety"]
+
+LEASE = 4.0
+"""Seconds that a fault may act after the last sign of life of the runner's loop."""
+_RENEW_EVERY = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Held:
+    """A fault in force: its entry in the journal, and when its time is up in any case."""
+
+    entry: Entry
+    until: float | None
+
+
+class Safety:
+    """Puts faults into force and takes them back; as a context, it leaves none.
+
+    All is done from one loop. Faults stay in force until they are lifted, the block ends, their time is up, or the
+    runner dies or hangs.
+
+    Args:
+        keeper: The watchdog, running, with a journal.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.expired: list[str] = []
+        """What the watchdog undid, as its time was up or this loop hung."""
+        self.left: list[str] = []
+        """What could not be undone, and why."""
+        self._held: dict[Act, _Held] = {}
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Safety:
+        self._renewing = asyncio.create_task(self._renew(), name="leases of faults")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.lift_all()
+        finally:
+            if self._renewing is not None:
+                self._renewing.cancel()
+                await asyncio.wait([self._renewing])
+
+    @property
+    def in_force(self) -> list[str]:
+        """The faults in force, in words."""
+        return [act.what for act in self._held]
+
+    async def apply(self, act: Act, *, within: float | None = None, lease: bool = True) -> None:
+        """Put a fault into force.
+
+        Args:
+            act: The fault at its place.
+            within: Seconds after which the watchdog undoes it in any case; None: as long as this loop turns.
+            lease: False for what lasts as long as the runner, such as a network made for the system.
+
+        Raises:
+            FaultFailed: The machine can't do it, or did not; nothing of it is left then.
+            OSError: Its undo could not be written down.
+        """
+        await to_the_end(self._apply(act, within, lease))
+
+    async def lift(self, act: Act) -> None:
+        """Take a fault back; one that is not in force is left at that.
+
+        Bounded in time, and done to the end if it is cancelled. What can't be undone is noted in `left`, for the
+        watchdog to try again at the runner's end.
+        """
+        await to_the_end(self._lift(act))
+
+    async def lift_all(self) -> None:
+        """Take all faults back, the last first."""
+        for act in reversed(list(self._held)):
+            await self.lift(act)
+
+    async def _apply(self, act: Act, within: float | None, lease: bool) -> None:
+        reason = await asyncio.to_thread(act.possible)
+        if reason is not None:
+            raise FaultFailed(act.what, reason)
+        now = time.monotonic()
+        until = None if within is None else now + within
+        deadline = min(now + LEASE, until or now + LEASE) if lease else None
+        entry = await asyncio.to_thread(lambda: self._journal.enter(act.what, act.undo(), deadline))
+        self._held[act] = _Held(entry, until)
+        try:
+            await act.begin()
+        except BaseException:
+            await self._lift(act)
+            raise
+
+    async def _lift(self, act: Act) -> None:
+        held = self._held.pop(act, None)
+        if held is None:
+            return
+        try:
+            await act.end()
+        finally:
+            await asyncio.to_thread(self._undo, held.entry)
+
+    def _undo(self, entry: Entry) -> None:
+        journal = self._journal
+        if journal.look().undone_by(entry.id) == "watchdog":
+            self.expired.append(entry.what)
+        self.left += [f"{entry.what}: {undone.why}" for undone in replay(journal, [entry]) if undone.why]
+
+    async def _renew(self) -> None:
+        """Renew the leases of what is in force, for as long as this loop turns."""
+        while True:
+            await asyncio.sleep(_RENEW_EVERY)
+            now = time.monotonic()
+            for held in self._held.values():
+                if held.entry.lease is not None:
+                    with suppress(OSError):  # the watchdog has died; then nobody asks for a lease either
+                        self.keeper.renew(held.entry, min(now + LEASE, held.until or now + LEASE))
+
+    @property
+    def _journal(self) -> Journal:
+        if self.keeper.journal is None:
+            raise RuntimeError("the keeper has no journal, or is not running")
+        return self.keeper.journal
