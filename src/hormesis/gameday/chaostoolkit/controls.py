@@ -7,10 +7,10 @@ A module has any of these functions, with LEVEL one of experiment, hypothesis, m
     after_LEVEL_control(context, state, …)            state: what came of it, as in the journal
     cleanup_control()                                 once, after all else
 
-Each but the last may have parameters `configuration`, `secrets`, `experiment`, `extensions` and `settings` besides, and those that
-the control's own `arguments` name. Controls of the experiment act everywhere, unless `automatic` is false; those of the
-hypothesis or of an activity there, and take the place of one of the experiment's with the same name. `{ref: name}`
-stands for the experiment's of that name.
+Each but the last may have parameters `configuration`, `secrets`, `experiment`, `extensions` and `settings` besides, and
+those that the control's own `arguments` name. Controls of the experiment act everywhere, unless `automatic` is false;
+those of the hypothesis or of an activity there, and take the place of one of the experiment's with the same name.
+`{ref: name}` stands for the experiment's of that name.
 
 A control that fails is said to have failed, and nothing else comes of it, unless it raises `InterruptExecution`: then
 the experiment ends.
