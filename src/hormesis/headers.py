@@ -194,13 +194,22 @@ def request_id_of(headers: Headers) -> str | None:
     return match[1] if match else None
 
 
+def is_request_id(value: str) -> bool:
+    """Whether a text may be the id of a request.
+
+    >>> is_request_id("r-1"), is_request_id("not one word")
+    (True, False)
+    """
+    return _REQUEST_ID.fullmatch(value) is not None
+
+
 def request_id_headers(request_id: str | None) -> dict[str, str]:
     """Return the headers that hand on the id of a request: none when there is no id, or one that can't be sent.
 
     >>> request_id_headers("r-1"), request_id_headers("not one word"), request_id_headers(None)
     ({'x-request-id': 'r-1'}, {}, {})
     """
-    return {REQUEST_ID: request_id} if request_id is not None and _REQUEST_ID.fullmatch(request_id) else {}
+    return {REQUEST_ID: request_id} if request_id is not None and is_request_id(request_id) else {}
 
 
 def _found(headers: Headers, *names: str) -> dict[str, list[str]]:

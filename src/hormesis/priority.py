@@ -20,6 +20,7 @@ Source: Zhou et al., "Overload Control for Scaling WeChat Microservices" (SoCC 2
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import zlib
 
@@ -101,8 +102,11 @@ def urgency_in(value: str) -> int | None:
     >>> urgency_in("u=1, i"), urgency_in("i"), urgency_in("u=9")
     (1, None, None)
     """
-    if len(value) > _LONGEST:
-        return None
+    return None if len(value) > _LONGEST else _urgency_in(value)
+
+
+@functools.lru_cache(maxsize=64)
+def _urgency_in(value: str) -> int | None:
     found = _URGENCY.findall(value)
     return int(found[-1]) if found else None
 

@@ -315,12 +315,10 @@ async def answer(request: object, error: Exception) -> App:  # noqa: ARG001  fra
 
 async def _send_answer(scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:  # noqa: ARG001  as `_deny`
     """Send an answer of ours."""
-    http_1 = scope.get("http_version", "1.1").startswith("1")
-    headers = [
-        (name.encode("latin-1"), value.encode("latin-1"))
-        for name, value in answer.headers
-        if http_1 or name != "connection"  # later versions have no such header
-    ]
+    told = answer.headers
+    if not scope.get("http_version", "1.1").startswith("1"):
+        told = [header for header in told if header[0] != "connection"]  # later versions have no such header
+    headers = [(name.encode(), value.encode()) for name, value in told]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     body = b"" if scope["method"] == "HEAD" else answer.body
     await send({"type": "http.response.body", "body": body})

@@ -20,7 +20,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 
-from hormesis.headers import REQUEST_ID, deadline_headers, remaining_of, request_id_of
+from hormesis.headers import REQUEST_ID, deadline_headers, is_request_id, remaining_of, request_id_of
 from hormesis.inbound.classification import Classifier
 from hormesis.inbound.origin import Trust
 from hormesis.inbound.request import NAME_MAX, Request
@@ -127,7 +127,8 @@ class Identifier:
         believed = origin.believed
         request_id = None
         if found and (believed or self._foreign_ids) and (REQUEST_ID in found or _TRACE in found):
-            request_id = request_id_of(found)
+            own = found.get(REQUEST_ID, "")
+            request_id = own if is_request_id(own) else request_id_of(found)
         request = Request(method, path, request_id or self._new_id(), now)
         request.address = origin.address
         tenant = None
