@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from hormesis.chaos import Bandwidth, BlackHole, FaultProxy, Latency, Refuse, Reset, WireFault, free_port, wire
+from hormesis.chaos import Bandwidth, BlackHole, FaultProxy, Latency, Refuse, Reset, WireFault, free_port
+from hormesis.chaos.wire import proxy as proxy_module
 from hormesis.chaos.faults import ResetAt, Stream
 from hormesis.errors import ConfigurationError
 
@@ -221,7 +222,9 @@ def test_dependency_at_second_address() -> None:
 
     async def scenario() -> None:
         async with edge() as (proxy, _, connect):
-            proxy._addresses.insert(0, (socket.AF_INET, ("127.0.0.1", free_port())))
+            ground = proxy._ground
+            assert ground is not None
+            ground.dialler._found = [(socket.AF_INET, ("127.0.0.1", free_port())), *ground.dialler._found]
             await exchange(await connect())
 
     run(scenario)
@@ -295,9 +298,9 @@ def test_latency_is_bounded_in_memory() -> None:
             streams[1].write(data)
             (link,) = proxy._links
             bound = 4 * 1024 * 1024
-            await until(lambda: link._lanes[0]._held >= bound)
+            await until(lambda: link.held >= bound)
             await asyncio.sleep(0.1)
-            assert link._lanes[0]._held < bound + 65536
+            assert link.held < bound + 256 * 1024
             proxy.lift()
             assert await receive(streams, len(data)) == data
 
@@ -331,11 +334,11 @@ def test_jitter_draws() -> None:
                 streams[1].write(b"x")
                 await until(lambda: proxy._links and held(proxy) == count)  # noqa: B023
             (link,) = proxy._links
-            return [luck for _, luck, _ in link._lanes[0]._queue]
+            return list(link.lanes[0].chain.stages[0].lucks)
 
     def held(proxy: FaultProxy) -> int:
         (link,) = proxy._links
-        return link._lanes[0]._held if link._lanes else 0
+        return link.held
 
     async def scenario() -> None:
         first, again, other = await draws(1), await draws(1), await draws(2)
@@ -555,6 +558,7 @@ async def survivors(seed: int, fault: WireFault, count: int = 40) -> tuple[list[
         proxy.apply(fault)
         old = [await alive(there(streams)) for streams in live]
         new = [await alive(connect()) for _ in range(count)]
+        proxy.lift()
         proxy.apply(fault)
         assert [await alive(connect()) for _ in range(count)] == new
         return old, new
@@ -724,7 +728,7 @@ def test_wrong_order() -> None:
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections beyond the bound wait at the port until one ends."""
-    monkeypatch.setattr(wire, "_CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(proxy_module, "_CONNECTIONS_MAX", 2)
 
     async def scenario() -> None:
         async with edge() as (proxy, _, connect):

@@ -1,0 +1,178 @@
+"""The two ends of a connection: sockets as the lanes see them, with TLS or without.
+
+An end with TLS is a socket and a machine between two buffers (`ssl.SSLObject`). All that comes in is decrypted at once
+and handed on, so nothing readable ever hides behind a socket that is not; what is encrypted and not yet sent is
+`unsent`, and goes first.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from contextlib import suppress
+
+from hormesis.chaos.wire.poller import Poller, Watch
+
+__all__ = ["AGAIN", "End", "TlsEnd"]
+
+AGAIN = (BlockingIOError, InterruptedError)
+"""What is raised where there is nothing to be read, or no room to write."""
+
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time to linger: closing sends RST instead of FIN."""
+_CHUNK = 64 * 1024
+
+
+class End:
+    """One side of a connection.
+
+    Args:
+        sock: Its socket, open.
+        poller: Who says when it is ready.
+    """
+
+    spliceable = True
+    """Whether the bytes of the socket are the bytes of the stream."""
+    unsent = False
+    """Whether bytes that were taken are not sent yet."""
+    ended = False
+    """Whether the peer has said its last, beside what is still to be read."""
+
+    def __init__(self, sock: socket.socket, poller: Poller) -> None:
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.watch = Watch(poller, self.fd)
+        self.recv_into = sock.recv_into
+        self.send = sock.send
+
+    def open(self) -> bool:
+        """Go on with what must be agreed before bytes can travel, and say whether it is done.
+
+        Raises:
+            OSError: It can't be.
+        """
+        return True
+
+    def flush(self) -> bool:
+        """Send what is unsent, and say whether nothing is left."""
+        return True
+
+    def end(self) -> None:
+        """Say the last to the peer, and hear it still."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close."""
+        self.watch.stop()
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Break: the peer gets RST."""
+        with suppress(OSError):  # It may have broken already, and some systems then refuse.
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.watch.stop()
+        self.sock.close()
+
+
+class TlsEnd(End):
+    """One side of a connection, with TLS.
+
+    Args:
+        sock: Its socket, open.
+        poller: Who says when it is ready.
+        context: Certificates, and what is to be verified.
+        server_name: Of the server, where the peer is one; None where the peer is a client.
+    """
+
+    spliceable = False
+
+    def __init__(
+        self, sock: socket.socket, poller: Poller, context: ssl.SSLContext, server_name: str | None = None
+    ) -> None:
+        super().__init__(sock, poller)
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self._pending = memoryview(b"")
+        server = server_name is None
+        self._tls = context.wrap_bio(self._in, self._out, server_side=server, server_hostname=server_name)
+        self.recv_into = self._recv_into
+        self.send = self._send
+
+    def open(self) -> bool:
+        """Go on with the handshake."""
+        self._fill()
+        if self.ended:
+            raise ConnectionResetError("the peer ended the connection before TLS was agreed on")
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self.flush()  # an alert, too, where it fails
+        return True
+
+    def flush(self) -> bool:
+        """Send what is encrypted."""
+        while self._pending or self._out.pending:
+            if not self._pending:
+                self._pending = memoryview(self._out.read(_CHUNK))
+            try:
+                self._pending = self._pending[self.sock.send(self._pending) :]
+            except AGAIN:
+                break
+        self.unsent = bool(self._pending or self._out.pending)
+        return not self.unsent
+
+    def end(self) -> None:
+        """Say so in TLS first."""
+        self._say_goodbye()
+        super().end()
+
+    def close(self) -> None:
+        """Say so in TLS first, if it can be done at once."""
+        self._say_goodbye()
+        super().close()
+
+    def _say_goodbye(self) -> None:
+        with suppress(OSError):  # It does not wait for the peer's, and nobody is there to hear of what fails.
+            self._tls.unwrap()
+        with suppress(OSError):
+            self.flush()
+
+    def _recv_into(self, buffer: memoryview, nbytes: int = 0, flags: int = 0) -> int:
+        self._fill()
+        size = 0
+        with suppress(ssl.SSLWantReadError):
+            while size < len(buffer):
+                read = self._tls.read(len(buffer) - size, buffer[size:])
+                if not read:
+                    self.ended = True
+                    break
+                size += read
+        if self._out.pending:
+            self.flush()
+        if not size and not self.ended:
+            raise BlockingIOError
+        return size
+
+    def _send(self, data: memoryview, flags: int = 0) -> int:
+        if self.unsent and not self.flush():
+            raise BlockingIOError
+        size = self._tls.write(data[:_CHUNK])
+        self.flush()
+        return size
+
+    def _fill(self) -> None:
+        try:
+            data = self.sock.recv(_CHUNK)
+        except AGAIN:
+            return
+        if data:
+            self._in.write(data)
+        else:
+            self.ended = True
+            self._in.write_eof()
