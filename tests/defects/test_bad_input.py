@@ -274,6 +274,7 @@ BAD: dict[type[Any], dict[str, list[Any]]] = {
         "load_shedder": [3, "yes", {}],
         "health": [3, "yes", {}],
         "drain": [3, "yes", {}],
+        "chaos": [3, "yes", {}],
         "answer_errors": NO_FLAGS,
         "send_timeout": [*NO_DURATIONS, 0],
         "processes": [*NO_WHOLES, 0, None],

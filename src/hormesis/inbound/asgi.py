@@ -21,6 +21,7 @@ Source: the ASGI specification 3.0, with the extension "WebSocket Denial Respons
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
@@ -34,6 +35,7 @@ from hormesis.inbound.pulse import LoopPulse
 from hormesis.inbound.request import Request, current_request
 from hormesis.inbound.service import Given, Service, service_of
 from hormesis.inbound.standing import stand_async
+from hormesis.patterns.injection import current_injections
 
 __all__ = ["Protect", "answer"]
 
@@ -208,14 +210,16 @@ class _Flight:
                 # How long a client waits was said of the handshake; how long it talks nobody knows.
                 request.expires = math.inf
         ending = ""
+        brought = current_injections.set((*current_injections.get(), *request.faults)) if request.faults else None
         try:
+            app = self._app if ground.chaos is None else self._with_faults(ground)
             if pulse.passes.wanted() and ground.machine is not None:
-                counted = Counted(self._app(scope, receive, self._send_on))
+                counted = Counted(app(scope, receive, self._send_on))
                 await counted
                 if self._good is not None:
                     pulse.passes.counted(counted.suspensions)
             else:
-                await self._app(scope, receive, self._send_on)
+                await app(scope, receive, self._send_on)
         except asyncio.CancelledError:
             if not self._why or task.uncancel() > self._cancelling:
                 ending = "cancelled"
@@ -236,8 +240,19 @@ class _Flight:
             self._end(ending)
             current_call.reset(facts)
             current_request.reset(here)
+            if brought is not None:
+                current_injections.reset(brought)
             if until is not None:
                 current_deadline.reset(until)
+
+    def _with_faults(self, ground: Ground) -> App:
+        """Return the application, or what a request meets with on its way into it."""
+        plan = ground.plan(self._request)
+        if plan is None or ground.chaos is None:
+            return self._app
+        from hormesis.inbound.injecting import meet_asgi  # noqa: PLC0415  whoever has a place for faults has it
+
+        return functools.partial(meet_asgi, ground.chaos, plan, self._app)
 
     def cut(self, why: str) -> None:
         """End it from outside: the application is cancelled."""

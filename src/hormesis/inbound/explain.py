@@ -30,6 +30,7 @@ def explain(settings: ServiceSettings, levels: str | None) -> str:
         (Inbound.DEADLINE, _deadline(settings)),
         (Inbound.RATE_LIMIT, [divided(limit, settings.processes).describe() for limit in settings.rate_limits]),
         (Inbound.LOAD_SHEDDER, [settings.load_shedder.describe()] if settings.load_shedder is not None else []),
+        (Inbound.CHAOS, [settings.chaos.describe()] if settings.chaos is not None else []),
     ]
     number = 0
     for stop, words in stops:

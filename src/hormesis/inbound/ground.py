@@ -9,6 +9,7 @@ A shell has the request's headers and its colour's way to wait; all else is here
     waiter = ground.stand(request, wake)        stand in its queue, wait for `wake`, and then
     refused = ground.served(request, waiter)    see what came of it;
     ground.leave(waiter)                        in any case, in the end
+    plan = ground.plan(request)             faults that it meets with in the place of the application, or before
     ...                                     the application
     ground.ended(request, good=...)         when the answer has been sent whole, or will never be
 
@@ -38,7 +39,9 @@ from hormesis.inbound.identification import Identifier
 from hormesis.inbound.request import NAME_MAX, Request
 
 if TYPE_CHECKING:
+    from hormesis.inbound.injecting import ServicePoint
     from hormesis.patterns.degradation import Degradation
+    from hormesis.policy.injecting import Plan
 
 __all__ = ["Before", "Ground", "Limit", "Whose"]
 
@@ -90,6 +93,7 @@ class Ground:
         machine: Its load shedder's; None: everybody comes in.
         before: Takes the seconds that requests stood in queues before ours.
         health: Tells how much of the shedder's limit is open, from 0 to 1; None: all of it.
+        chaos: Where faults are injected; None: nowhere.
         degradation: Its levels.
         leaving: How it leaves.
         shadow: Whether it only tells what it would do.
@@ -115,6 +119,7 @@ class Ground:
         "_shadow",
         "before",
         "cancels_late",
+        "chaos",
         "headers",
         "leaving",
         "machine",
@@ -133,6 +138,7 @@ class Ground:
         machine: ShedderMachine | None,
         before: Before,
         health: Callable[[], float] | None,
+        chaos: ServicePoint | None,
         degradation: Degradation | None,
         leaving: Leaving,
         shadow: bool,
@@ -149,6 +155,7 @@ class Ground:
         self._limits = tuple(limits)
         self.machine = machine
         self._health = health
+        self.chaos = chaos
         self._degradation = degradation
         self.leaving = leaving
         self._shadow = shadow
@@ -160,7 +167,7 @@ class Ground:
         self.now = clock.now
         self._random = random
         self._bus = events
-        self.headers = identifier.headers
+        self.headers = identifier.headers if chaos is None else identifier.headers | chaos.headers
         """The headers that `arrive` wants to see, in lower case."""
         self.ready_path = None if leaving.settings is None else leaving.settings.ready
         self.before = before
@@ -181,6 +188,8 @@ class Ground:
         """
         request = self._identifier.identify(method, path, peer, found, self.now())
         request.service = self
+        if self.chaos is not None and self.chaos.on:
+            request.faults = self.chaos.brought(found, request.request_id, believed=request.believed)
         if self._principal is not None:
             self._ask_principal(self._principal, request, source)
         return request
@@ -269,6 +278,18 @@ class Ground:
         if outer is not None and left(outer) <= request.expires - self.now():
             return None
         return request.expires, self._clock, request.expires - request.arrived, self._name, DeadlineExceeded
+
+    def plan(self, request: Request) -> Plan | None:
+        """Say what a request meets with in the place of the application, or before; None: nothing.
+
+        What its headers brought is to be in the context by now.
+        """
+        chaos = self.chaos
+        if chaos is None or not chaos.on:
+            return None
+        labels = {"method": request.method, "path": request.path, "criticality": request.criticality.word}
+        plan = chaos.plan(labels)
+        return None if self._shadow else plan
 
     def level(self) -> str | None:
         """The degradation level; None when the service has none."""

@@ -66,6 +66,8 @@ class Request:
     refused: bool = False
     """Whether a stop has refused it; a shadow lets it in all the same."""
     permit: ShedPermit | None = None
+    faults: tuple[Any, ...] = ()
+    """The faults that its headers have brought, for whatever is called on its behalf."""
     taken: Sequence[tuple[Any, str, int]] = ()
     """The rate limits that it was counted by, under which keys, and what it has spent of them."""
 

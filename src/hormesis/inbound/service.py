@@ -39,6 +39,7 @@ from hormesis.inbound.limits import check as check_limits
 from hormesis.inbound.origin import ADDRESSES, AddressHeader, Trust, networks
 from hormesis.inbound.signals.health import HealthMonitor
 from hormesis.inbound.signals.request_start import RequestStart
+from hormesis.patterns.chaos import Chaos
 from hormesis.patterns.load_shedder import LoadShedder
 from hormesis.patterns.part import flag, normalise, whole
 from hormesis.patterns.rate_limit import RateLimit
@@ -50,16 +51,22 @@ from hormesis.tables import ACCEPTED, Settings
 from hormesis.units import Duration, seconds
 
 if TYPE_CHECKING:
+    from hormesis.inbound.injecting import ServicePoint
     from hormesis.patterns.degradation import Degradation
 
 __all__ = ["Given", "Service", "ServiceSettings", "service_of"]
 
 AddressesFrom: TypeAlias = AddressHeader | str
-Part: TypeAlias = Rule | RateLimit | LoadShedder | SystemHealth | Drain
+Part: TypeAlias = Rule | RateLimit | LoadShedder | SystemHealth | Drain | Chaos
 Given: TypeAlias = "Service | ServiceSettings | Policies | str | os.PathLike[str]"
 """What stands for a service where one is needed: itself, its settings, or the file that holds them."""
 
-_ONE_EACH: dict[str, type[Any]] = {"load_shedder": LoadShedder, "health": SystemHealth, "drain": Drain}
+_ONE_EACH: dict[str, type[Any]] = {
+    "load_shedder": LoadShedder,
+    "health": SystemHealth,
+    "drain": Drain,
+    "chaos": Chaos,
+}
 """The settings that are parts of which a service has one."""
 
 _PEER = "peer"
@@ -105,6 +112,7 @@ class ServiceSettings(Settings):
     # What queues don't show: memory that runs out, neighbours on the same machine.
     health: SystemHealth | None = None
     drain: Drain | None = None
+    chaos: Chaos | None = None
     # What our own policies refuse is no error of the application's.
     answer_errors: bool = True
     # A client that takes nothing for so long does not read any more, or wants to do harm.
@@ -178,8 +186,8 @@ class Service:
     """What stands before an application.
 
     Args:
-        *parts: `Rule`, `RateLimit`, `LoadShedder`, `SystemHealth` and `Drain`, in any order; of rules and rate limits
-            as many as you like.
+        *parts: `Rule`, `RateLimit`, `LoadShedder`, `SystemHealth`, `Drain` and `Chaos`, in any order; of rules and rate
+            limits as many as you like.
         name: What events, errors and the registry call it.
         trusted: Networks of hops that are believed in all that they say: `"10.0.0.0/8"`, an address, or `"unix"` for a
             socket of this machine.
@@ -223,6 +231,7 @@ class Service:
     __slots__ = (
         "__weakref__",
         "_bus",
+        "_chaos",
         "_ground",
         "_lock",
         "_policies",
@@ -321,6 +330,7 @@ class Service:
         self._policies: Policies | None = None
         self._sections: Mapping[str, object] | None = None
         self._pulses: weakref.WeakSet[Pulse] = weakref.WeakSet()
+        self._chaos = self._place()
         self.leaving = Leaving(settings.drain, clock)
         self._stop_watching: Callable[[], None] | None = None
         self.watches_signals = settings.drain is None
@@ -435,6 +445,8 @@ class Service:
             if shedder is not None and shedder != before.load_shedder:
                 self._registry.hand_on(self._address(Inbound.LOAD_SHEDDER), shedder)
             self.leaving.settings = settings.drain
+            if (settings.chaos, settings.shadow) != (before.chaos, before.shadow):
+                self._chaos = self._place()
             self._ground = None
         if self._bus.listeners:
             self._bus.publish(
@@ -465,6 +477,8 @@ class Service:
             parts[Inbound.RATE_LIMIT.key] = {address: each.snapshot(now) for address, each in gates.items()}
         if ground.machine is not None:
             parts[Inbound.LOAD_SHEDDER.key] = ground.machine.snapshot(now)
+        if ground.chaos is not None:
+            parts[Inbound.CHAOS.key] = ground.chaos.snapshot()
         return {
             "policy": self.name,
             "shadow": self.settings.shadow,
@@ -481,6 +495,7 @@ class Service:
         rules = f"{len(settings.rules)} rule{'s' * (len(settings.rules) != 1)}" if settings.rules else ""
         limits = ["rate limit"] * len(settings.rate_limits)
         others = ["load shedder"] * (settings.load_shedder is not None) + ["drain"] * (settings.drain is not None)
+        others += ["chaos"] * (settings.chaos is not None)
         return f"<Service {self.name!r}: {', '.join(filter(None, [rules, *limits, *others])) or 'no parts'}>"
 
     def _reread(self, policies: Policies) -> None:
@@ -527,6 +542,7 @@ class Service:
             machine=machine,
             before=before,
             health=None if settings.health is None else HealthMonitor(settings.health, clock=self.clock),
+            chaos=self._chaos,
             degradation=self.degradation,
             leaving=self.leaving,
             shadow=settings.shadow,
@@ -537,6 +553,15 @@ class Service:
             random=self._random,
             events=self._bus,
         )
+
+    def _place(self) -> ServicePoint | None:
+        """Make the place for faults, which game days must find before the first request has come."""
+        settings = self.settings
+        if settings.chaos is None:
+            return None
+        from hormesis.inbound.injecting import ServicePoint  # noqa: PLC0415  few services are places for faults
+
+        return ServicePoint(settings.chaos, self.name, self.clock, self._bus, shadow=settings.shadow)
 
     def _gates(self, address: str, limit: RateLimit) -> RateGates:
         machine: RateGates = self._registry.get(self._address(Inbound.RATE_LIMIT, address), limit, limit.machine)
@@ -569,6 +594,7 @@ class Service:
         self._pulses = weakref.WeakSet()
         self.leaving.stay()
         self._stop_watching, self.watches_signals = None, self.settings.drain is None
+        self._chaos = self._place()
         self._ground = None
 
 
@@ -621,7 +647,7 @@ def _with_parts(cls: type[ServiceSettings], parts: tuple[Part, ...], settings: M
         else:
             key = next((key for key, kind in _ONE_EACH.items() if isinstance(part, kind)), None)
             if key is None:
-                accepted = "a Rule, RateLimit, LoadShedder, SystemHealth or Drain"
+                accepted = "a Rule, RateLimit, LoadShedder, SystemHealth, Drain or Chaos"
                 raise ConfigurationError.bad_value("a part of a service", part, accepted)
             if key in sorted_in:
                 raise ConfigurationError(f"two parts are a {type(part).__name__}; a service has one", key)

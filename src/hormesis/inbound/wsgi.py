@@ -32,6 +32,7 @@ from hormesis.inbound.pulse import ThreadPulse
 from hormesis.inbound.request import Request, current_request
 from hormesis.inbound.service import Given, Service, service_of
 from hormesis.inbound.standing import stand
+from hormesis.patterns.injection import current_injections
 
 __all__ = ["Protect", "answer"]
 
@@ -245,6 +246,14 @@ class _Flight:
         deadline = ground.deadline(request)
         if deadline is not None:
             current_deadline.set(deadline)
+        if ground.chaos is not None:
+            if request.faults:
+                current_injections.set((*current_injections.get(), *request.faults))
+            plan = ground.plan(request)
+            if plan is not None:
+                from hormesis.inbound.injecting import meet_wsgi  # noqa: PLC0415  whoever has a place for faults has it
+
+                return meet_wsgi(ground.chaos, plan, self._app, environ, self._start)
         return self._app(environ, self._start)
 
     def _start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Write:

@@ -29,7 +29,21 @@ from hormesis.patterns.part import is_async, normalise, share, whole
 from hormesis.tables import ACCEPTED, Settings
 from hormesis.units import Duration, format_seconds, seconds
 
-__all__ = ["NO_RESULT", "Injection", "Scoped", "current_injections", "in_force", "injected"]
+__all__ = [
+    "FAULT_HEADER",
+    "GRPC_STATUSES",
+    "NO_RESULT",
+    "Injection",
+    "Scoped",
+    "check_injections",
+    "current_injections",
+    "glob",
+    "in_force",
+    "injected",
+]
+
+FAULT_HEADER = "hormesis-fault"
+"""The header that brings faults to a request, signed with the token of who heeds it; see `hormesis.core.signed`."""
 
 INJECTIONS_MAX = 20
 """Faults that one place, or one block, has at most: each is asked at every call."""
@@ -58,6 +72,7 @@ GRPC_STATUSES: Final = (
     "DATA_LOSS",
     "UNAUTHENTICATED",
 )
+"""The names of gRPC's statuses but OK, in the order of their numbers, from 1."""
 
 _LABELS_MAX = 20
 _TEXT_MAX = 200

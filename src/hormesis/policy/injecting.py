@@ -23,14 +23,14 @@ from hormesis.core.chaos import fold
 from hormesis.core.slots import Slot
 from hormesis.errors import ConfigurationError, InjectedFault
 from hormesis.events import ChaosInjected
-from hormesis.outcome import FailureKind
+from hormesis.outcome import FailureKind, classify
 from hormesis.patterns.chaos import Chaos
 from hormesis.patterns.injection import NO_RESULT, Injection, Scoped, current_injections
 from hormesis.policy.chaos_control import listen_if_asked
 from hormesis.policy.telling import Teller
 from hormesis.units import seconds
 
-__all__ = ["Forge", "Plan", "Point", "forged"]
+__all__ = ["Forge", "Plan", "Point", "forged", "grpc_status_of", "http_status_of"]
 
 _STEP_SECONDS = 0.2
 """How long an injected latency goes on at most when whoever wanted it has ended it."""
@@ -41,6 +41,38 @@ _FORGE = "__hormesis_forge__"
 Forge: TypeAlias = Callable[[InjectedFault, Sequence[Any]], Any]
 """Makes of a fault, and the arguments of the call, what the call comes to: returns what the function would have
 returned, or raises what it would have raised."""
+
+
+_HTTP = {
+    FailureKind.THROTTLED: 429,
+    FailureKind.TIMEOUT: 504,
+    FailureKind.ERROR: 500,
+    FailureKind.INVALID: 400,
+}
+_GRPC = {
+    FailureKind.THROTTLED: "RESOURCE_EXHAUSTED",
+    FailureKind.TIMEOUT: "DEADLINE_EXCEEDED",
+    FailureKind.ERROR: "INTERNAL",
+    FailureKind.INVALID: "INVALID_ARGUMENT",
+}
+
+
+def http_status_of(fault: InjectedFault) -> int:
+    """Return the status of HTTP that a fault is: its own, or that of its kind.
+
+    >>> http_status_of(InjectedFault("stock", status=404)), http_status_of(InjectedFault("stock", "connect"))
+    (404, 503)
+    """
+    return fault.status if isinstance(fault.status, int) else _HTTP.get(classify(fault), 503)
+
+
+def grpc_status_of(fault: InjectedFault) -> str:
+    """Return the name of the status of gRPC that a fault is: its own, or that of its kind.
+
+    >>> grpc_status_of(InjectedFault("stock", status="ABORTED")), grpc_status_of(InjectedFault("stock", status=503))
+    ('ABORTED', 'UNAVAILABLE')
+    """
+    return fault.status if isinstance(fault.status, str) else _GRPC.get(classify(fault), "UNAVAILABLE")
 
 
 def forged(function: Any, forge: Forge) -> Any:
@@ -96,7 +128,6 @@ class Point:
         "_switch",
         "_teller",
         "_turned",
-        "ignored",
         "name",
         "on",
         "settings",
@@ -113,8 +144,6 @@ class Point:
         self._machine = settings.machine(name)
         self._own: tuple[Scoped, ...] = ()
         self._injected: Counter[str] = Counter()
-        self.ignored: Counter[str] = Counter()
-        """Headers that were not heeded, by the reason."""
         self._turned: Callable[[bool], object] | None = None
         self.on = False
         """Whether anything may be injected; where it is false, nobody need ask for a plan."""
@@ -200,8 +229,16 @@ class Point:
         if plan.delay:
             check_deadline()
 
-    async def before_async(self, plan: Plan) -> None:
-        """Let an asynchronous call meet with what comes before its answer."""
+    async def before_async(self, plan: Plan, *, heeds_deadline: bool = False) -> None:
+        """Let an asynchronous call meet with what comes before its answer.
+
+        Args:
+            plan: What that is.
+            heeds_deadline: Whether nobody else cuts it short when its time is over.
+
+        Raises:
+            TimedOut: Its time was over meanwhile, and it was to heed that.
+        """
         import inspect  # noqa: PLC0415  few calls meet with anything
 
         for fault in plan.faults:
@@ -212,6 +249,8 @@ class Point:
         began = self._clock.now()
         while (left := began + plan.delay - self._clock.now()) > 0 and self._goes_on(plan):
             await self._clock.sleep_async(min(left, _STEP_SECONDS))
+            if heeds_deadline:
+                check_deadline()
 
     def answer(self, injection: Injection, function: Callable[..., Any], args: Sequence[Any]) -> Any:
         """Return or raise what stands in the place of a function's answer."""
@@ -249,15 +288,10 @@ class Point:
     def snapshot(self) -> dict[str, Any]:
         """Return its state as plain data."""
         with self._lock:
-            injected, ignored = dict(self._injected), dict(self.ignored)
+            injected = dict(self._injected)
         found = {**self._switch.snapshot(), "injected": injected}
         found["share_max"] = min(found["share_max"], self.settings.share_max)
-        return {**found, "headers_ignored": ignored} if ignored else found
-
-    def ignore(self, reason: str) -> None:
-        """Count a header that is not heeded."""
-        with self._lock:
-            self.ignored[reason] += 1
+        return found
 
     def _come_to(self, injection: Injection, forge: Forge, args: Sequence[Any]) -> Any:
         if injection.error is None or isinstance(injection.error, str):

@@ -21,6 +21,7 @@ from hormesis.inbound.grpc.rpc import (
     arrive,
     behaviour_of,
     handler_like,
+    injected_status,
     set_context,
     status_of,
     went_well,
@@ -85,6 +86,7 @@ class AsyncProtect(grpc.aio.ServerInterceptor):
                 await self._check_ready(context)
                 return await behave(request_or_iterator, context)
             async with await self._enter(method, context) as flight:
+                await flight.meet_faults()
                 counted = Counted(behave(request_or_iterator, context))
                 response = await counted
                 # How long a stream took that it has written itself says nothing of the service.
@@ -105,6 +107,7 @@ class AsyncProtect(grpc.aio.ServerInterceptor):
                     yield message
                 return
             async with await self._enter(method, context) as flight:
+                await flight.meet_faults()
                 flight.good = None
                 async for message in behave(request_or_iterator, context):
                     flight.sending_since = flight.ground.now()
@@ -173,6 +176,16 @@ class _Flight:
         self.ground.ended(self._request, good=self.good, ending="cancelled" if cancelled and not self._why else "")
         if answer is not None:
             await _abort(self._context, answer, str(error))
+
+    async def meet_faults(self) -> None:
+        """Meet with what is injected in the place of the behaviour, or before."""
+        ground = self.ground
+        plan = ground.plan(self._request)
+        if plan is None or ground.chaos is None:
+            return
+        await ground.chaos.before_async(plan, heeds_deadline=True)
+        if plan.answer is not None:
+            await self._context.abort(*injected_status(ground, plan.answer))
 
     def cut(self, why: str) -> None:
         """End it from outside: the call is cancelled."""

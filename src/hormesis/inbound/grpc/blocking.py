@@ -18,6 +18,7 @@ from hormesis.inbound.grpc.rpc import (
     arrive,
     behaviour_of,
     handler_like,
+    injected_status,
     set_context,
     status_of,
     went_well,
@@ -140,6 +141,7 @@ class _Flight:
     def answer(self, behave: Callable[..., Any], request: Any) -> Any:
         """Let the application answer."""
         try:
+            self._within.run(self._meet_faults)
             response = self._within.run(behave, request, self._context)
         except Exception as error:
             self._failed(error)
@@ -150,6 +152,7 @@ class _Flight:
     def stream(self, behave: Callable[..., Iterator[Any]], request: Any) -> Iterator[Any]:
         """Let the application answer, message by message."""
         try:
+            self._within.run(self._meet_faults)
             messages = self._within.run(iter, self._within.run(behave, request, self._context))
             while True:
                 try:
@@ -162,6 +165,16 @@ class _Flight:
             raise
         finally:
             self.end()
+
+    def _meet_faults(self) -> None:
+        """Meet with what is injected in the place of the behaviour, or before."""
+        ground = self._ground
+        plan = ground.plan(self._request)
+        if plan is None or ground.chaos is None:
+            return
+        ground.chaos.before(plan)
+        if plan.answer is not None:
+            self._context.abort(*injected_status(ground, plan.answer))
 
     def _failed(self, error: Exception) -> None:
         """Answer an exception of ours; all others are gRPC's business."""

@@ -8,19 +8,31 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from hormesis.context import current_call, current_deadline
-from hormesis.errors import MissingExtraError
+from hormesis.errors import ConfigurationError, MissingExtraError
 from hormesis.headers import DEADLINE, deadline_headers
 from hormesis.inbound.answers import Answer
 from hormesis.inbound.ground import Ground
 from hormesis.inbound.identification import add_header
 from hormesis.inbound.request import Request, current_request
+from hormesis.patterns.injection import NO_RESULT, Injection, current_injections
 
 try:
     import grpc
 except ImportError as error:
     raise MissingExtraError("a gRPC interceptor", "grpc") from error
 
-__all__ = ["HEALTH", "METHOD", "Handler", "Refusing", "arrive", "handler_like", "set_context", "status_of", "went_well"]
+__all__ = [
+    "HEALTH",
+    "METHOD",
+    "Handler",
+    "Refusing",
+    "arrive",
+    "handler_like",
+    "injected_status",
+    "set_context",
+    "status_of",
+    "went_well",
+]
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -104,9 +116,29 @@ def set_context(ground: Ground, request: Request) -> None:
     """Let the application know of its request, in the context that is current now."""
     current_call.set(ground.facts(request))
     current_request.set(request)
+    if request.faults:
+        current_injections.set((*current_injections.get(), *request.faults))
     deadline = ground.deadline(request)
     if deadline is not None:
         current_deadline.set(deadline)
+
+
+def injected_status(ground: Ground, injection: Injection) -> tuple[grpc.StatusCode, str]:
+    """Return the status and its details that stand in the place of a behaviour's answer.
+
+    Raises:
+        ConfigurationError: It has a result, and which message that would be nobody knows.
+        Exception: The one that the fault says.
+    """
+    from hormesis.policy.injecting import grpc_status_of  # noqa: PLC0415  whoever has a place for faults has it
+
+    assert ground.chaos is not None  # noqa: S101  it has planned this
+    if injection.result is not NO_RESULT:
+        raise ConfigurationError.bad_value("result", injection.result, "nothing at a gRPC server: use status")
+    if injection.error is not None and not isinstance(injection.error, str):
+        raise ground.chaos.error(injection)
+    name = grpc_status_of(ground.chaos.fault(injection))
+    return getattr(grpc.StatusCode, name), f"injected by chaos: {injection}"
 
 
 def status_of(context: Any) -> int | None:
