@@ -224,7 +224,7 @@ class Answers:
 
 
 def generate(seed: int, *, calls: int = 6, rules: int = 2) -> World:
-    """Make a world: about so many calls, and so many hidden pairs on top of those that its fallbacks make."""
+    """Make a world: about so many calls, and so many hidden pairs of edges on top of those that its fallbacks make."""
     rng = random.Random(seed)
     world = World()
     while len(world.edges) < calls:
@@ -259,11 +259,17 @@ def _call(world: World, rng: random.Random, caller: str, calls: int, *, depth: i
 
 
 def _hide_rules(world: World, rng: random.Random, count: int) -> None:
-    """Pairs that nothing in the graph tells of: a budget of retries or a pool that two edges share."""
+    """Pairs that nothing in the graph tells of: a pool, or a budget of retries, that two edges of a caller share.
+
+    A pool runs full when both keep callers waiting, a budget is used up when both break.
+    """
     harmless = [each for each in world.catalogue() if world.outcome([each])[0] != FAILED and each.where == "edge"]
-    pairs = [(one, other) for one, other in itertools.combinations(harmless, 2) if one.target != other.target]
-    for one, other in rng.sample(pairs, min(count, len(pairs))):
-        world.rules.append(frozenset([one.signature, other.signature]))
+    edges = list(itertools.combinations(world.edges, 2))
+    shared = [pair for pair in edges if len({world.edges[edge][0] for edge in pair}) == 1]
+    for one, other in rng.sample(shared, min(count, len(shared))):
+        kinds = rng.choice(({"latency", "black_hole", "bandwidth"}, {"refuse", "reset"}))
+        there = [[each for each in harmless if each.name == edge and each.kind in kinds] for edge in (one, other)]
+        world.rules += [frozenset([a.signature, b.signature]) for a, b in itertools.product(*there)]
 
 
 def in_order(catalogue: Sequence[Injection], rng: random.Random | None) -> Iterator[tuple[Injection, ...]]:

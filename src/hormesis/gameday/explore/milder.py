@@ -77,9 +77,10 @@ def knobs(fault: Fault) -> Iterator[Knob]:
     >>> [knob.field for knob in knobs(Latency("2s", share=0.5))], list(knobs(Kill()))
     (['latency', 'share'], [])
     """
-    for field in dataclasses.fields(fault):
+    # The setting that names the fault comes first: it is the one without keyword.
+    for field in sorted(dataclasses.fields(fault), key=lambda each: each.kw_only):
         value: Any = getattr(fault, field.name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value:
             continue
         scale = _scale(field.name, float(value))
         knob = None if scale is None or scale.middle() is None else Knob(field.name, scale)
@@ -93,10 +94,12 @@ def _scale(field: str, value: float) -> Scale | None:
         case "latency":
             return Scale(value, min(0.01, value))
         case "share":
-            return Scale(value, 0.01)
-        case "bandwidth":
+            return Scale(value, min(0.01, value))
+        case "loss" | "port_loss" | "corrupt":
+            return Scale(value, min(0.001, value))
+        case "bandwidth" | "link":
             return Scale(value, max(1e9, value))
-        case "throttle":
+        case "throttle" | "cpu_quota":
             return Scale(value, max(0.95, value))
         case "spike":
             return Scale(value, min(1.05, value), floor=1.0)

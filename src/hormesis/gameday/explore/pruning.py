@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hormesis.chaos import BlackHole, Fault, Kill, Pause, Refuse
+from hormesis.chaos import BlackHole, Pause, Refuse
 from hormesis.gameday.explore.trials import Injection, Seen
 from hormesis.gameday.results import Verdict
 
@@ -77,15 +77,12 @@ def hides(one: Injection, other: Injection, wiring: Wiring) -> bool:
     True
     """
     if one.target == other.target:
-        return one.kind == other.kind or isinstance(one.fault, Kill | Refuse) or _swallows(one.fault)
+        same = one.kind == other.kind or one.fault == BlackHole()
+        return same or one.dose().clashes_with(other.dose())
     if isinstance(one.fault, Pause) and other.where == "edge" and not isinstance(other.fault, Refuse):
         # A line to somebody who does not answer; whether it is slow as well, nobody finds out.
         return wiring.edges[other.name][1] == one.name
     return False
-
-
-def _swallows(fault: Fault) -> bool:
-    return isinstance(fault, BlackHole) and fault.share == 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Every combination of the catalogue ends as one `Record`. What needs no trial is pruned; the rest is tried, the most
 suspicious first, until the time is up. Whatever fails is asked for again before it is believed: a *finding* has failed
-more often than not, and the system has held without a fault right after it. What fails only now and then is told of as
+clearly more often than not, and the system has held without a fault right after it. What fails only now and then is told of as
 inconclusive, and is no finding.
 """
 
@@ -16,19 +16,30 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from hormesis.chaos import Bandwidth, BlackHole, Latency, Pause, Throttle
 from hormesis.gameday.explore.pruning import Suspicion, Wiring, hides, idle, suspicion
 from hormesis.gameday.explore.trials import Budget, Injection, Seen, Steps, Trial, failed, held
 
 __all__ = ["Fate", "Record", "Search", "counts"]
 
-_SEEN_TOGETHER = 1.5
-"""How much less suspicious a pair is for each trial of its two places with other faults ..."""
+_SEEN_TOGETHER = 1.0
+"""How much less suspicious a pair is for each trial of its two places, ..."""
+
+_SEEN_ALIKE = 2.0
+"""... how much less still for one with faults of the same manner, ..."""
 
 _FAILED_TOGETHER = 6.0
-"""... and for a finding there: it is most likely the same failure once more."""
+"""... and how much for a finding there: it is most likely the same failure once more."""
+
+_RUNS_MAX = 12
+"""How often a failure is asked for at most."""
+
+_WAITS = (Latency, BlackHole, Bandwidth, Pause, Throttle)
+"""Faults that keep callers waiting; all others let them know at once. Many a policy can do one of the two."""
 
 Combination: TypeAlias = tuple[Injection, ...]
 Signature: TypeAlias = frozenset[tuple[str, str]]
+Likeness: TypeAlias = frozenset[tuple[str, bool]]
 
 
 class Fate(enum.StrEnum):
@@ -69,30 +80,30 @@ class Record:
 
 
 class _Agenda:
-    """What waits to be tried, by the places where it acts: there are far fewer of these than combinations."""
+    """What waits to be tried, by what it is like: there are far fewer of these than combinations."""
 
     def __init__(self) -> None:
-        self._at: dict[frozenset[str], list[tuple[Combination, Suspicion]]] = {}
+        self._at: dict[Likeness, list[tuple[Combination, Suspicion]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._at)
 
     def add(self, combination: Combination, clue: Suspicion) -> None:
-        """Have one wait behind those at its places that are as suspicious."""
-        here = self._at.setdefault(_places(combination), [])
+        """Have one wait behind those like it that are as suspicious."""
+        here = self._at.setdefault(_likeness(combination), [])
         bisect.insort(here, (combination, clue), key=lambda waiting: -waiting[1].weight)
 
-    def next(self, boredom: Callable[[frozenset[str]], float]) -> tuple[Combination, Suspicion]:
-        """Return the most suspicious, less how boring its places have become; of equals, the one that came first."""
-        places = max(self._at, key=lambda places: self._at[places][0][1].weight - boredom(places))
-        return self._at[places][0]
+    def next(self, boredom: Callable[[Likeness], float]) -> tuple[Combination, Suspicion]:
+        """Return the most suspicious, less how boring its like has become; of equals, the one that came first."""
+        most = max(self._at, key=lambda likeness: self._at[likeness][0][1].weight - boredom(likeness))
+        return self._at[most][0]
 
     def remove(self, combination: Combination) -> None:
-        """Take the first at its places out."""
-        places = _places(combination)
-        self._at[places].pop(0)
-        if not self._at[places]:
-            del self._at[places]
+        """Take the first of its like out."""
+        likeness = _likeness(combination)
+        self._at[likeness].pop(0)
+        if not self._at[likeness]:
+            del self._at[likeness]
 
     def take_all(self) -> list[tuple[Combination, Suspicion]]:
         """Take all of it out."""
@@ -101,8 +112,13 @@ class _Agenda:
         return everything
 
 
-def _places(combination: Combination) -> frozenset[str]:
-    return frozenset(injection.target for injection in combination)
+def _likeness(combination: Combination) -> Likeness:
+    """Return the places of a combination, and whether callers wait there or are told at once."""
+    return frozenset((each.target, isinstance(each.fault, _WAITS)) for each in combination)
+
+
+def _places(likeness: Likeness) -> frozenset[str]:
+    return frozenset(target for target, _ in likeness)
 
 
 class Search:
@@ -114,7 +130,7 @@ class Search:
         control: What was seen without any fault.
         budget: The time; whoever drives the conversation counts it (`metered`).
         reserve: How many trials to leave in the budget, by the number of findings, for what is done with these.
-        confirm: How often a failure must have come up, before it comes out otherwise as often, to be believed.
+        confirm: How many times more often than it held a failure must have come up to be believed.
         known: Combinations that are known to fail, by the signatures of their injections.
         singles, pairs: What to explore; without singles, nothing is known that could prune pairs.
     """
@@ -143,6 +159,7 @@ class Search:
         self._waiting = _Agenda()
         self._alone: dict[Injection, Seen] = {}
         self._tried_at: Counter[frozenset[str]] = Counter()
+        self._tried_like: Counter[Likeness] = Counter()
         self._failed_at: set[frozenset[str]] = set()
         self._findings = 0
         self.records: dict[Combination, Record] = {}
@@ -232,37 +249,42 @@ class Search:
     def _has_room(self) -> bool:
         return self._budget.has_room(1 + self._reserve(self._findings))
 
-    def _boredom(self, places: frozenset[str]) -> float:
-        """How much less a pair at these places is worth for what was tried there already."""
-        return _FAILED_TOGETHER * (places in self._failed_at) + _SEEN_TOGETHER * self._tried_at[places]
+    def _boredom(self, likeness: Likeness) -> float:
+        """How much less a combination is worth for what was tried at its places already."""
+        places = _places(likeness)
+        tried = _SEEN_TOGETHER * self._tried_at[places] + _SEEN_ALIKE * self._tried_like[likeness]
+        return tried + _FAILED_TOGETHER * (places in self._failed_at)
 
     def _try(self, combination: Combination, clue: Suspicion) -> Steps[Record]:
-        trial, places = Trial(combination), _places(combination)
+        trial, likeness = Trial(combination), _likeness(combination)
         seen = yield trial
         runs, fate, why = 1, Fate(seen.verdict), "; ".join(seen.reasons)
         if failed(seen):
             runs, doubt = yield from self._confirmed(trial)
             if doubt:
                 fate, why = Fate.INCONCLUSIVE, doubt
-        self._tried_at[places] += 1
+        self._tried_at[_places(likeness)] += 1
+        self._tried_like[likeness] += 1
         if fate is Fate.FOUND:
-            self._failed_at.add(places)
+            self._failed_at.add(_places(likeness))
             self._findings += 1
         if len(combination) == 1 and fate is not Fate.INCONCLUSIVE:
             self._alone[combination[0]] = seen
         return Record(injections=combination, fate=fate, why=why, suspected=clue.why, runs=runs, seen=seen)
 
     def _confirmed(self, trial: Trial) -> Steps[tuple[int, str]]:
-        """Ask for a failure again; returns how often it was asked for, and what is doubtful about it."""
-        bad, good = 1, 0
-        while bad < self._confirm and good < self._confirm:
+        """Ask for a failure again; returns how often it was asked for, and what is doubtful about it.
+
+        A walk between two walls: up with each failure, down with each time it held. The upper wall is far enough
+        away that luck seldom gets there from the first failure.
+        """
+        bad, good, runs = 1, 0, 1
+        while good <= bad < good + self._confirm and runs < _RUNS_MAX:
             seen = yield trial
-            if failed(seen):
-                bad += 1
-            else:
-                good += 1
-        runs = bad + good
-        if bad < self._confirm:
+            runs += 1
+            bad += failed(seen)
+            good += held(seen)
+        if bad < good + self._confirm:
             return runs, f"it failed in {bad} of {runs} runs only"
         for _ in range(2):
             if held((yield Trial())):

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from hormesis.chaos import Fault, describe
+from hormesis.gameday.dose import Dose, Place, place_of
 from hormesis.gameday.results import Verdict
-from hormesis.gameday.stress import Dose, Place, place_of
 
 __all__ = ["Budget", "Injection", "Seen", "Steps", "Trial", "answered", "failed", "held", "metered", "repeatedly"]
 
@@ -58,7 +58,7 @@ class Injection:
     @property
     def kind(self) -> str:
         """What kind of fault it is: the key that names it in a file."""
-        return dataclasses.fields(self.fault)[0].name
+        return _key(self.fault)
 
     @property
     def signature(self) -> tuple[str, str]:
@@ -80,13 +80,19 @@ class Injection:
 
 def _table(fault: Fault) -> dict[str, object]:
     """Return a fault as the table of a file: what names it, and what is not as usual."""
-    first, *others = dataclasses.fields(fault)
-    table = {first.name: getattr(fault, first.name)}
-    for each in others:
+    key = _key(fault)
+    table = {key: getattr(fault, key)}
+    for each in dataclasses.fields(fault):
         value = getattr(fault, each.name)
-        if each.init and value != each.default and value is not None:
+        usual = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        if each.init and each.name != key and value != usual:
             table[each.name] = value
     return table
+
+
+def _key(fault: Fault) -> str:
+    """The setting that names a fault: the one that may be given without its name."""
+    return next(each.name for each in dataclasses.fields(fault) if not each.kw_only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,7 @@ class Seen:
         verdict: Whether the objectives held.
         seconds: What it took, starting anew included.
         traffic: Bytes a second that each edge carried to its dependency during the dose.
+        answers: Bytes a second that came back.
         goodput: Share of the requests due during the dose that were answered in full, in time.
         p99: Their latency in seconds.
         attempts: Requests on the wire for each that was due.
@@ -134,6 +141,7 @@ class Seen:
     verdict: Verdict
     seconds: float
     traffic: Mapping[str, float] = field(default_factory=dict)
+    answers: Mapping[str, float] = field(default_factory=dict)
     goodput: float = 1.0
     p99: float = 0.0
     attempts: float = 1.0

@@ -1,0 +1,82 @@
+"""Which faults an exploration doses: for every edge and every process the ways in which they fail differently.
+
+How strong a fault is follows from the experiment: an answer is late when it comes after the patience that the
+objectives allow, a line is thin when it carries a tenth of what it carries in calm. A stress of the experiment's own
+file says better than any default what is to be expected at its place, so it takes the default's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hormesis.chaos import Bandwidth, BlackHole, Fault, Kill, Latency, Pause, Refuse, Reset
+from hormesis.gameday.experiment import Experiment
+from hormesis.gameday.explore.pruning import Wiring
+from hormesis.gameday.explore.trials import Injection
+from hormesis.gameday.results import Phase
+from hormesis.units import seconds
+
+__all__ = ["catalogue", "patience", "wiring"]
+
+_PATIENCE = 1.0
+"""Seconds that a caller waits where no objective tells."""
+
+_LATE = 2.0
+"""Patiences after which an answer comes that is late for certain."""
+
+_THIN = 0.1
+"""The share of the usual answers for which a thin line has room."""
+
+_THINNEST = 100.0
+"""Bytes a second at least: less is a black hole."""
+
+
+def wiring(experiment: Experiment) -> Wiring:
+    """Return who calls whom in an experiment."""
+    edges = {name: (edge.from_, edge.to) for name, edge in experiment.system.edge.items()}
+    return Wiring(edges, experiment.load.to)
+
+
+def patience(experiment: Experiment) -> float:
+    """Return the longest latency that an objective allows in calm, in seconds."""
+    limits = (objective.at(Phase.CALM) for objective in experiment.objective.values())
+    allowed = [seconds(limit.p99) for limit in limits if limit.p99 is not None]
+    return max(allowed, default=_PATIENCE)
+
+
+def catalogue(experiment: Experiment, answers: Mapping[str, float]) -> list[Injection]:
+    """Return the single faults to explore, kind by kind, so that every place is met early.
+
+    The process that the load knocks at is left out: without it nobody can answer, and no policy of anybody's helps.
+
+    Args:
+        experiment: The system, its objectives, and stresses of its own.
+        answers: Bytes a second that come back on each edge in calm.
+    """
+    own = {each.signature: each for each in _single_stresses(experiment)}
+    chosen = [own.pop(each.signature, each) for each in _defaults(experiment, answers)]
+    return chosen + list(own.values())
+
+
+def _defaults(experiment: Experiment, answers: Mapping[str, float]) -> Iterator[Injection]:
+    late = Latency(round(_LATE * patience(experiment), 3))
+    for kind in (BlackHole(), late, Refuse(), Reset("answer")):
+        for name in experiment.system.edge:
+            yield Injection("edge", name, kind)
+    inner = [name for name in experiment.system.process if name != experiment.load.to]
+    kinds: tuple[Fault, ...] = (Kill(), Pause())
+    for kind in kinds:
+        for name in inner:
+            yield Injection("process", name, kind)
+    for name in experiment.system.edge:
+        yield Injection("edge", name, Bandwidth(round(max(_THINNEST, _THIN * answers.get(name, 0.0)))))
+
+
+def _single_stresses(experiment: Experiment) -> Iterator[Injection]:
+    """Yield what the file's own stresses dose at edges and inner processes, with the usual load and one at a time."""
+    for stress in experiment.stress:
+        injections = [Injection.of(dose) for dose in stress.doses]
+        if len(injections) == 1 and stress.load is None:
+            injection = injections[0]
+            if injection.where in ("edge", "process") and injection.name != experiment.load.to:
+                yield injection
