@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     proxy.add_argument("--name", help="of this proxy (proxy)")
     proxy.add_argument("--seed", type=int, default=0, help="the same seed strikes the same connections (%(default)s)")
     proxy.add_argument("--token-file", metavar="FILE", help="what clients of the API must show, as a bearer token")
+    proxy.add_argument("--ca", metavar="DIR", help="where the test CA of proxies that end TLS is kept")
     proxy.set_defaults(command=_proxy)
 
     load = commands.add_parser("load", help="send a load to a service, and say what became of it")

@@ -80,7 +80,7 @@ def _single(options: argparse.Namespace) -> dict[str, object] | None:
 
 
 async def _serve(options: argparse.Namespace, token: str, entries: list[object], single: object) -> int:
-    proxies = Proxies(options.seed)
+    proxies = Proxies(options.seed, options.ca)
     try:
         await _populate(proxies, options.config, entries, single)
         async with serving(proxies, options.host, options.port, token) as urls:

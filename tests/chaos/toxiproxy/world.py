@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -191,3 +192,34 @@ class Echo:
         with client, suppress(OSError):
             while data := client.recv(65536):
                 client.sendall(data)
+
+
+class Site(ThreadingHTTPServer):
+    """A web service that answers every GET with `fine`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Fine)
+        self.address = f"127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self) -> Site:
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Fine(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"fine")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""

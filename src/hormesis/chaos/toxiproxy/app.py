@@ -78,6 +78,7 @@ def application(proxies: Proxies, token: str = "") -> web.Application:
         app.router.add_route(method, "/proxies/{proxy}/toxics/{toxic}", api.update_toxic)
     app.router.add_get("/version", api.version)
     app.router.add_get("/metrics", api.metrics)
+    app.router.add_get("/ca.pem", api.certificate)
     return app
 
 
@@ -169,6 +170,9 @@ class _Api:
 
     async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=exposition(self._proxies), headers={"Content-Type": CONTENT_TYPE})
+
+    async def certificate(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._proxies.authority.pem(), content_type="application/x-pem-file")
 
 
 async def _answered(request: web.Request, handler: _Handler, token: str) -> web.StreamResponse:

@@ -18,6 +18,7 @@ from hormesis.chaos.faults import Refuse
 from hormesis.chaos.toxiproxy.addresses import format_address, parse_listen, parse_upstream
 from hormesis.chaos.toxiproxy.errors import ApiError, bad_request, missing_field
 from hormesis.chaos.toxiproxy.fields import field, name_of, object_of
+from hormesis.chaos.toxiproxy.tls import Authority, Tls, tls_from_json
 from hormesis.chaos.toxiproxy.toxics import Toxic
 from hormesis.chaos.wire import FaultProxy
 from hormesis.errors import ConfigurationError, MissingExtraError
@@ -43,6 +44,7 @@ class ProxySettings:
         listen: The address where it listens; a free port of the loopback by default.
         enabled: Whether it is up.
         seed: What decides whom its toxics affect; None: the server's.
+        tls: How TLS ends here; None: it passes through.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ProxySettings:
     listen: str = _FREE_PORT
     enabled: bool = True
     seed: int | None = None
+    tls: Tls | None = None
 
     @classmethod
     def from_json(cls, value: object, before: ProxySettings | None = None, place: str = "") -> ProxySettings:
@@ -76,7 +79,14 @@ class ProxySettings:
             listen=_checked(field(table, "listen", str, before.listen if before else "") or _FREE_PORT, parse_listen),
             enabled=field(table, "enabled", bool, before.enabled if before else True),
             seed=field(table, "seed", int, 0) if "seed" in table else before.seed if before else None,
+            tls=_tls(table.get("tls"), before.tls if before else None),
         )
+
+
+def _tls(value: object, before: Tls | None) -> Tls | None:
+    if value is None:
+        return before
+    return None if value is False else tls_from_json(value)
 
 
 def _checked(address: str, parse: Callable[[str], object]) -> str:
@@ -93,20 +103,22 @@ class ToxicProxy:
     Args:
         settings: As it was asked for.
         seed: The server's.
+        authority: The server's.
     """
 
-    def __init__(self, settings: ProxySettings, seed: int) -> None:
+    def __init__(self, settings: ProxySettings, seed: int, authority: Authority) -> None:
         self.settings = settings
         self.toxics: dict[str, Toxic] = {}
         self.wire: FaultProxy | None = None
         """What carries the connections; there is none before it is enabled for the first time."""
         self._seed = seed
+        self._authority = authority
         self._asked = settings.listen
         """Where it was to listen, before it had an address."""
 
     @property
     def as_json(self) -> dict[str, object]:
-        """As the API shows it; with a seed only if it has one of its own."""
+        """As the API shows it; with what Toxiproxy does not know only where it was asked for."""
         shown: dict[str, object] = {
             "name": self.settings.name,
             "listen": self.settings.listen,
@@ -114,7 +126,8 @@ class ToxicProxy:
             "enabled": self.settings.enabled,
             "toxics": [toxic.as_json for toxic in self.toxics.values()],
         }
-        return shown if self.settings.seed is None else shown | {"seed": self.settings.seed}
+        ours = {"seed": self.settings.seed, "tls": self.settings.tls}
+        return shown | {key: value for key, value in ours.items() if value is not None}
 
     async def start(self) -> None:
         """Listen, if it is enabled and does not yet, with its toxics in force. Its address is then one of numbers.
@@ -127,7 +140,9 @@ class ToxicProxy:
         asked = self.settings
         host, port = await _resolved(asked.listen)
         seed = self._seed if asked.seed is None else asked.seed
-        wire = FaultProxy(asked.name, parse_upstream(asked.upstream), seed=seed, host=host, port=port, lazy=True)
+        tls = None if asked.tls is None else self._authority.ends(asked.tls)
+        upstream = parse_upstream(asked.upstream)
+        wire = FaultProxy(asked.name, upstream, seed=seed, host=host, port=port, lazy=True, tls=tls)
         try:
             await wire.start()
         except ConfigurationError as error:
@@ -170,8 +185,9 @@ class ToxicProxy:
             raise
 
     async def stands_at(self, settings: ProxySettings) -> bool:
-        """Whether it listens where these settings say, before the same upstream, with the same seed."""
-        if (settings.upstream, settings.seed) != (self.settings.upstream, self.settings.seed):
+        """Whether it is what these settings say, up or down: where it listens, and what it stands before."""
+        ours, theirs = (replace(each, listen="", enabled=True) for each in (self.settings, settings))
+        if ours != theirs:
             return False
         if settings.listen in (self._asked, self.settings.listen):
             return True
@@ -218,7 +234,7 @@ async def _resolved(listen: str) -> tuple[str, int]:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise bad_request(f"listen is {listen!r}; no such host") from error
-    addresses = [str(address[0]) for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]
+    addresses = [str(address[0]) for *_, address in found]
     return min(addresses, key=lambda each: ":" in each), port  # IPv4 first, as Go does
 
 

@@ -6,12 +6,14 @@ A change is made as a whole or not at all: when one of a list of proxies can't b
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 
 from hormesis.chaos.toxiproxy.errors import ApiError, bad_request
 from hormesis.chaos.toxiproxy.fields import object_of
 from hormesis.chaos.toxiproxy.proxy import TOXICS_MAX, ProxySettings, ToxicProxy
+from hormesis.chaos.toxiproxy.tls import Authority
 from hormesis.chaos.toxiproxy.toxics import Toxic
 
 __all__ = ["PROXIES_MAX", "Proxies"]
@@ -24,10 +26,12 @@ class Proxies:
 
     Args:
         seed: What decides whom toxics affect, for every proxy without a seed of its own.
+        ca: The folder of the test CA for proxies that end TLS; None: a new one, when it is needed.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, ca: str | os.PathLike[str] | None = None) -> None:
         self.seed = seed
+        self.authority = Authority(ca)
         self._proxies: dict[str, ToxicProxy] = {}
         self._changing = asyncio.Lock()
 
@@ -53,7 +57,7 @@ class Proxies:
         async with self._changing:
             if settings.name in self._proxies:
                 raise ApiError(409, "proxy already exists")
-            return await self._place(ToxicProxy(settings, self.seed))
+            return await self._place(self._made(settings))
 
     async def update(self, name: str, value: object) -> ToxicProxy:
         """Change a proxy; what is not given stays.
@@ -92,7 +96,7 @@ class Proxies:
             raise bad_request("it takes a list of proxies")
         wanted: dict[str, ToxicProxy] = {}
         for number, value in enumerate(values, start=1):
-            proxy = ToxicProxy(ProxySettings.from_json(value, place=f" at proxy {number}"), self.seed)
+            proxy = self._made(ProxySettings.from_json(value, place=f" at proxy {number}"))
             if proxy.settings.name in wanted:
                 raise bad_request(f"duplicate proxy name {proxy.settings.name!r}")
             if with_toxics:
@@ -166,6 +170,9 @@ class Proxies:
             ApiError: There is no such proxy or toxic.
         """
         self[proxy].take(self.toxic(proxy, name).name)
+
+    def _made(self, settings: ProxySettings) -> ToxicProxy:
+        return ToxicProxy(settings, self.seed, self.authority)
 
     async def _place(self, proxy: ToxicProxy) -> ToxicProxy:
         """Have a proxy; one of its name that stands there already is as good."""

@@ -57,7 +57,8 @@ class _Unit(NamedTuple):
         if isinstance(value, str):
             meant: object = value
         elif is_number(value) and 0 <= value <= _LARGEST:
-            meant = value * self.size
+            number = float(value) * self.size
+            meant = int(number) if number.is_integer() else number
         else:
             raise refusal
         try:
@@ -75,8 +76,7 @@ def _duration(value: Any, key: str) -> float:
 
 
 def _size(value: Any, key: str) -> float:
-    whole = isinstance(value, float) and value.is_integer()
-    return bytes_of(int(value) if whole else value, key, least=0)
+    return bytes_of(value, key, least=0)
 
 
 _MS = _Unit(1e-3, _duration, "milliseconds from 0, or a text like '300ms', '2s'")
