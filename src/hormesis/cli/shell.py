@@ -1,0 +1,68 @@
+"""What commands that run a system share: a folder of their own, and an orderly end when a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hormesis.errors import ConfigurationError
+
+__all__ = ["folder", "until_interrupted"]
+
+T = TypeVar("T")
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextlib.contextmanager
+def folder(name: str) -> Iterator[Path]:
+    """Make the folder for the report before anything is started, and hold it against other game days."""
+    out = Path(name).absolute()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise ConfigurationError(f"--out {name}: can't be written to: {error.strerror or error}") from error
+    with lock:
+        try:
+            import fcntl  # noqa: PLC0415  not on Windows
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            raise ConfigurationError(f"--out {name}: another game day writes there now; name another folder") from None
+        yield out
+
+
+def until_interrupted(main: Coroutine[Any, Any, T]) -> tuple[T | None, int]:
+    """Run to the end, or until a signal; returns the result, or None and the signal."""
+    received: list[int] = []
+
+    async def watched() -> T | None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(main)
+
+        def stop(number: int) -> None:
+            if not received:
+                received.append(number)
+                print("stopping; undoing faults and ending processes …", file=sys.stderr)
+                task.cancel()
+
+        for number in _SIGNALS:
+            with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on a loop
+                loop.add_signal_handler(number, stop, number)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if received:
+                return None
+            raise
+
+    result = asyncio.run(watched())
+    return result, received[0] if received and result is None else 0
