@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 import hormesis
-from hormesis.cli.loadoptions import add_load
+from hormesis.cli.exploreoptions import add_explore
+from hormesis.cli.loadoptions import add_capacity, add_load
 from hormesis.errors import HormesisError, MissingExtraError
 
 __all__ = ["main"]
@@ -65,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     gameday.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
     gameday.set_defaults(command=_gameday)
 
+    explore = commands.add_parser(
+        "explore", help="find what a system does not survive, make it small, and name what contains it"
+    )
+    add_explore(explore)
+    explore.set_defaults(command=_explore)
+
     proxy = commands.add_parser(
         "proxy", help="put proxies in front of services and faults on them, over Toxiproxy's API"
     )
@@ -82,6 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load", help="send a load to a service, and say what became of it")
     add_load(load)
     load.set_defaults(command=_load)
+
+    capacity = commands.add_parser("capacity", help="find the knee and the breaking point of a service")
+    add_capacity(capacity)
+    capacity.set_defaults(command=_capacity)
 
     lint = commands.add_parser("lint", help="find combinations in a policy file that can't work as meant")
     lint.add_argument("file", help="a policy file")
@@ -101,6 +112,19 @@ def _parser() -> argparse.ArgumentParser:
 def _gameday(options: argparse.Namespace) -> int:
     _need("gameday", "pydantic", "httptools", "hdrh", "jinja2", "matplotlib", "rich")
     from hormesis.cli.gameday import run  # noqa: PLC0415  each command loads only what it needs
+
+    return run(options)
+
+
+def _explore(options: argparse.Namespace) -> int:
+    _need("gameday", "pydantic", "httptools", "hdrh", "rich", "tomlkit")
+    from hormesis.cli.explore import run  # noqa: PLC0415
+
+    return run(options)
+
+
+def _capacity(options: argparse.Namespace) -> int:
+    from hormesis.cli.capacity import run  # noqa: PLC0415
 
     return run(options)
 

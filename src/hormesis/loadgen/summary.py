@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hormesis.loadgen.driver import LAG_MAX, RunResult
 from hormesis.loadgen.request import LoadSpec
 from hormesis.loadgen.samples import Answer, Samples
+from hormesis.units import format_seconds
 
 __all__ = ["Numbers", "Summary", "summarise"]
 
@@ -115,10 +116,8 @@ class Summary:
         if self.result.dropped:
             reasons.append(f"{self.result.dropped:,} requests were not sent: the generator had no room for them")
         if self.result.lag_p99 > self.lag_max:
-            lag, bound = self.result.lag_p99 * 1e3, self.lag_max * 1e3
-            reasons.append(
-                f"the generator lagged: one in a hundred was sent {lag:.1f} ms late or more ({bound:g} allowed)"
-            )
+            lag, bound = format_seconds(self.result.lag_p99), format_seconds(self.lag_max)
+            reasons.append(f"the generator lagged: one request in a hundred was sent {lag} late or more, above {bound}")
         return reasons
 
     def to_table(self) -> dict[str, object]:
