@@ -28,7 +28,7 @@ _SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
-    "==": operator.eq,
+    "==": math.isclose,
 }
 _SHARES: dict[str, Callable[[Numbers], float]] = {
     "success": lambda numbers: numbers.success,

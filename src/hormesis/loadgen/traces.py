@@ -64,9 +64,8 @@ def read_trace(path: str | os.PathLike[str], *, speed: float = 1.0) -> Trace:
     rows.sort(key=lambda row: row[0])
     named = [name for _, name in rows if name is not None]
     if 0 < len(named) < len(rows):
-        raise ConfigurationError(
-            f"{path}: {len(rows) - len(named)} of {len(rows)} arrivals say no request; all or none"
-        )
+        nameless = len(rows) - len(named)
+        raise ConfigurationError(f"{path}: {nameless} of {len(rows)} arrivals name no request; all of them do, or none")
     first = rows[0][0]
     return Trace([round((moment - first) / speed, 6) for moment, _ in rows], named)
 
