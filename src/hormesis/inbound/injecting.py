@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 import re
 import time
 from collections import Counter
@@ -47,7 +46,7 @@ from hormesis.patterns.injection import (
     current_injections,
     in_force,
 )
-from hormesis.policy.injecting import Plan, Point, http_status_of
+from hormesis.policy.injecting import Plan, Point, http_status_of, retry_after_headers
 from hormesis.policy.telling import Teller
 
 __all__ = ["HEADERS", "InjectASGI", "InjectWSGI", "ServicePoint", "answer_of", "meet_asgi", "meet_wsgi"]
@@ -167,8 +166,7 @@ def answer_of(point: Point, injection: Injection) -> Answer:
         status = http_status_of(fault)
         body = json.dumps({"title": "injected by chaos", "status": status, "detail": str(injection)}).encode()
         headers.append(("content-type", "application/problem+json"))
-        if fault.retry_after is not None:
-            headers.append(("retry-after", str(math.ceil(fault.retry_after))))
+        headers += retry_after_headers(fault.retry_after).items()
     return Answer(status, [*headers, ("content-length", str(len(body)))], body)
 
 

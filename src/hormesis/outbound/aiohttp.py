@@ -15,22 +15,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from hormesis.context import CallFacts
-from hormesis.errors import MissingExtraError
+from hormesis.errors import InjectedFault, MissingExtraError
 from hormesis.outbound.http import Guard, Patience, Reading, Trip, host_label
+from hormesis.outcome import FailureKind
 from hormesis.patterns.retry import Retry
+from hormesis.policy.injecting import forged, http_status_of, retry_after_headers
 
 try:
     import aiohttp
     from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
     from aiohttp.payload import BytesPayload, IOBasePayload
+    from multidict import CIMultiDict
 except ImportError as error:  # or a version before 3.12, which has no middlewares
     raise MissingExtraError("a middleware of aiohttp", "aiohttp") from error
 
@@ -85,6 +89,7 @@ def policy_middleware(policy: Policy) -> ClientMiddlewareType:
             trip.came(response, response.status, response.headers, lambda: _let_go(response))
             return response
 
+        forged(attempt, _injected)
         own = {name.lower() for name in request.headers}
         added: set[str] = set()
         try:
@@ -108,6 +113,23 @@ def policy_middleware(policy: Policy) -> ClientMiddlewareType:
         return handed_out
 
     return middleware
+
+
+def _injected(fault: InjectedFault, args: Sequence[Any]) -> ClientResponse:
+    """Raise of an injected fault what aiohttp would have; a status as `raise_for_status` tells it."""
+    (request,) = args
+    if fault.status is None:
+        if fault.kind == FailureKind.CONNECT:
+            refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+            raise aiohttp.ClientConnectorError(request.connection_key, refused)
+        if fault.kind == FailureKind.TIMEOUT:
+            raise aiohttp.SocketTimeoutError("Timeout on reading data from socket")
+        if fault.kind == FailureKind.UNAVAILABLE:
+            raise aiohttp.ServerDisconnectedError
+    headers = CIMultiDict(retry_after_headers(fault.retry_after))
+    raise aiohttp.ClientResponseError(
+        request.request_info, (), status=http_status_of(fault), message="injected by chaos", headers=headers
+    )
 
 
 def _facts(

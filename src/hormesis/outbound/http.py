@@ -52,9 +52,11 @@ from hormesis.outcome import FailureKind, UnwantedResult, classify
 from hormesis.patterns.bulkhead import Bulkhead
 from hormesis.patterns.fallback import Fallback
 from hormesis.patterns.hedge import Hedge
+from hormesis.patterns.injection import FAULT_HEADER
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline
 from hormesis.policy.call import Opened
+from hormesis.policy.injecting import handed_on
 from hormesis.policy.policy import Policy
 from hormesis.priority import priority_headers
 from hormesis.units import seconds
@@ -222,6 +224,9 @@ class Trip(Generic[ResponseT]):
                 sent = told
         told = {**request_id_headers(request_id()), **priority_headers(criticality())}
         sent.update((name, value) for name, value in told.items() if name not in names)
+        faults = handed_on(self._guard.policy.top)
+        if faults and FAULT_HEADER not in names:
+            sent[FAULT_HEADER] = faults
         return sent
 
     @property

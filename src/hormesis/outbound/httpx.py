@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hormesis.context import CallFacts, remaining
-from hormesis.errors import ConfigurationError, MissingExtraError
+from hormesis.errors import ConfigurationError, InjectedFault, MissingExtraError
 from hormesis.outbound.http import SMALL, Guard, Patience, Reading, Timeouts, Trip, host_label
+from hormesis.outcome import FailureKind
+from hormesis.policy.injecting import forged, http_status_of, retry_after_headers
 
 try:
     import httpx
@@ -81,6 +84,7 @@ class PolicyTransport(httpx.BaseTransport):
                     response.close()
             return response
 
+        forged(attempt, functools.partial(_injected, trip))
         try:
             with _facts(guard, request, names):
                 opened = guard.policy.open(attempt, request)
@@ -140,6 +144,7 @@ class AsyncPolicyTransport(httpx.AsyncBaseTransport):
             trip.came(response, response.status_code, response.headers.multi_items(), lambda: _let_go_async(response))
             return response
 
+        forged(attempt, functools.partial(_injected, trip))
         try:
             with _facts(guard, request, names):
                 opened = await guard.policy.aopen(attempt, request)
@@ -170,6 +175,22 @@ class AsyncPolicyTransport(httpx.AsyncBaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         await self._inner.__aexit__(exc_type, exc_value, traceback)
+
+
+def _injected(trip: Trip[httpx.Response], fault: InjectedFault, args: Sequence[Any]) -> httpx.Response:
+    """Make of an injected fault what httpx would have come to."""
+    (request,) = args
+    if fault.status is None:
+        if fault.kind == FailureKind.CONNECT:
+            raise httpx.ConnectError("[Errno 111] Connection refused", request=request)
+        if fault.kind == FailureKind.TIMEOUT:
+            raise httpx.ReadTimeout("The read operation timed out", request=request)
+        if fault.kind == FailureKind.UNAVAILABLE:
+            raise httpx.ReadError("[Errno 104] Connection reset by peer", request=request)
+    status, headers = http_status_of(fault), retry_after_headers(fault.retry_after)
+    response = httpx.Response(status, headers=headers, request=request)
+    trip.came(response, status, response.headers, lambda: None)
+    return response
 
 
 def _names(request: httpx.Request) -> frozenset[str]:

@@ -14,16 +14,19 @@ and the deadline is asked between the pieces. Who calls `raw.read` gets the bloc
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hormesis.context import CallFacts, remaining
-from hormesis.errors import ConfigurationError, MissingExtraError
+from hormesis.errors import ConfigurationError, InjectedFault, MissingExtraError
 from hormesis.outbound.http import SMALL, Guard, Patience, Reading, Trip, cut, host_label
+from hormesis.outcome import FailureKind
+from hormesis.policy.injecting import forged, http_status_of, retry_after_headers
 
 try:
     import requests
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["PolicyAdapter"]
 
 _BLOCK = 16_384
+
+_NO_POOL: Any = "chaos"
+"""What stands for a pool in an error that no pool has made."""
 
 
 class PolicyAdapter(HTTPAdapter):
@@ -106,6 +112,7 @@ class PolicyAdapter(HTTPAdapter):
                     response.close()
             return response
 
+        forged(attempt, functools.partial(self._injected, trip))
         try:
             with _facts(guard, request, replayable=rewind is not None):
                 opened = guard.policy.open(attempt, request)
@@ -121,6 +128,27 @@ class PolicyAdapter(HTTPAdapter):
             opened.end()
         _close(trip.over(handed_out))
         return handed_out
+
+    def _injected(self, trip: Trip[requests.Response], fault: InjectedFault, args: Sequence[Any]) -> requests.Response:
+        """Make of an injected fault what requests would have come to."""
+        (request,) = args
+        if fault.status is None:
+            if fault.kind == FailureKind.CONNECT:
+                refused = urllib3.exceptions.NewConnectionError(_NO_POOL, "[Errno 111] Connection refused")
+                gave_up = urllib3.exceptions.MaxRetryError(_NO_POOL, str(request.url), refused)
+                raise requests.ConnectionError(gave_up, request=request)
+            if fault.kind == FailureKind.TIMEOUT:
+                raise requests.ReadTimeout("Read timed out.", request=request)
+            if fault.kind == FailureKind.UNAVAILABLE:
+                reset = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+                raise requests.ConnectionError(
+                    urllib3.exceptions.ProtocolError("Connection aborted.", reset), request=request
+                )
+        status, headers = http_status_of(fault), retry_after_headers(fault.retry_after)
+        raw = urllib3.HTTPResponse(io.BytesIO(), status=status, headers=headers, preload_content=False)
+        response = self.build_response(request, raw)
+        trip.came(response, status, response.headers, lambda: None)
+        return response
 
 
 def _facts(

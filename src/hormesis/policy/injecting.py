@@ -12,10 +12,11 @@ has no word for is an `InjectedFault`.
 from __future__ import annotations
 
 import errno
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from hormesis.clock import MONOTONIC, Clock
 from hormesis.context import check_deadline, criticality, current_call, remaining, request_id
@@ -30,7 +31,10 @@ from hormesis.policy.chaos_control import listen_if_asked
 from hormesis.policy.telling import Teller
 from hormesis.units import seconds
 
-__all__ = ["Forge", "Plan", "Point", "forged", "grpc_status_of", "http_status_of"]
+if TYPE_CHECKING:
+    from hormesis.policy.journey import Layer
+
+__all__ = ["Forge", "Plan", "Point", "forged", "grpc_status_of", "handed_on", "http_status_of", "retry_after_headers"]
 
 _STEP_SECONDS = 0.2
 """How long an injected latency goes on at most when whoever wanted it has ended it."""
@@ -75,6 +79,11 @@ def grpc_status_of(fault: InjectedFault) -> str:
     return fault.status if isinstance(fault.status, str) else _GRPC.get(classify(fault), "UNAVAILABLE")
 
 
+def retry_after_headers(after: float | None) -> dict[str, str]:
+    """Return the header that asks to come back after so many seconds, if a fault does."""
+    return {} if after is None else {"retry-after": str(math.ceil(after))}
+
+
 def forged(function: Any, forge: Forge) -> Any:
     """Mark a function with what makes its failures; returns the function."""
     setattr(function, _FORGE, forge)
@@ -91,6 +100,24 @@ def _plain(fault: InjectedFault, args: Sequence[Any]) -> Any:  # noqa: ARG001  a
         if fault.kind == FailureKind.UNAVAILABLE:
             raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
     raise fault
+
+
+def handed_on(layer: Layer) -> str:
+    """Return the signed header that a call goes on with which a policy makes now; empty when it has none.
+
+    Only policies that are places for faults themselves hand it on: others may call anybody.
+
+    Args:
+        layer: The policy's outermost.
+    """
+    faults = current_injections.get()
+    if not faults:
+        return ""
+    while layer.inner is not None:
+        layer = layer.inner
+    if layer.chaos is None or not layer.chaos.on:
+        return ""
+    return next((fault.passed_on for fault in faults if fault.passed_on), "")
 
 
 class Plan(NamedTuple):
@@ -278,12 +305,6 @@ class Point:
         if not isinstance(made, Exception):
             raise ConfigurationError.bad_value("error", injection.error, "a function that returns an exception")
         return made
-
-    def passes_on(self) -> str:
-        """The signed header that the call came with, for the next service; empty when there is none."""
-        if not self.on:
-            return ""
-        return next((fault.passed_on for fault in current_injections.get() if fault.passed_on), "")
 
     def snapshot(self) -> dict[str, Any]:
         """Return its state as plain data."""

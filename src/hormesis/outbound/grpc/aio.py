@@ -6,13 +6,15 @@ tell. So calls with such a stream are begun, and never waited for.
 
 from __future__ import annotations
 
+import functools
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any
 
-from hormesis.errors import MissingExtraError
-from hormesis.outbound.grpc.rpc import Guard, Repeatable, Rpc, Started, current_rpc
+from hormesis.errors import InjectedFault, MissingExtraError
+from hormesis.outbound.grpc.rpc import Guard, Repeatable, Rpc, Started, current_rpc, status_of
 from hormesis.policy.call import Opened
+from hormesis.policy.injecting import forged
 from hormesis.policy.policy import Policy
 
 try:
@@ -47,16 +49,29 @@ def policy_interceptors(
     return [_UnaryUnary(guard), _UnaryStream(guard), _StreamUnary(guard), _StreamStream(guard)]
 
 
+def _injected(fault: InjectedFault, args: Sequence[Any]) -> Any:  # noqa: ARG001  as a `Forge`
+    nothing = grpc.aio.Metadata()
+    error = grpc.aio.AioRpcError(status_of(fault), nothing, nothing, details=str(fault))
+    if fault.retry_after is not None:
+        error.retry_after = fault.retry_after  # type: ignore[attr-defined]  # as of what the server says
+    raise error
+
+
+_forged = functools.partial(forged, forge=_injected)
+
+
 class _Guarded:
     """What the four have in common."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
+    @_forged
     async def _begin(self, method: str, requests: Any) -> Started:
         """Begin a call that is not waited for."""
         return Started(await _start(current_rpc.get(), requests))
 
+    @_forged
     async def _begin_stream(self, method: str, requests: Any) -> Started:
         return Started(await _start(current_rpc.get(), requests, streams=True))
 
@@ -67,6 +82,7 @@ class _UnaryUnary(_Guarded, grpc.aio.UnaryUnaryClientInterceptor):
             response = await self._guard.policy.acall(self._wait, rpc.method, request)
         return rpc.call_of(response) or _Answered(response)
 
+    @_forged
     async def _wait(self, method: str, request: Any) -> Any:
         """An attempt that waits for its one answer."""
         rpc = current_rpc.get()
@@ -92,6 +108,7 @@ class _UnaryStream(_Guarded, grpc.aio.UnaryStreamClientInterceptor):
         _end_with(value.call, opened)
         return _messages(value)
 
+    @_forged
     async def _read_first(self, method: str, request: Any) -> Started:
         """An attempt that waits for the first message of a stream."""
         rpc = current_rpc.get()

@@ -11,17 +11,19 @@ cancels a call that nobody refers to, and that must stay so.
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from asyncio import CancelledError
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from hormesis.context import left, remaining
-from hormesis.errors import ConfigurationError, MissingExtraError
-from hormesis.outbound.grpc.rpc import Guard, Repeatable, Rpc, Started, current_rpc
+from hormesis.errors import ConfigurationError, InjectedFault, MissingExtraError
+from hormesis.outbound.grpc.rpc import Guard, InjectedRpcError, Repeatable, Rpc, Started, current_rpc
 from hormesis.patterns.bulkhead import Bulkhead
 from hormesis.policy.call import Opened
+from hormesis.policy.injecting import forged
 from hormesis.policy.policy import Policy
 
 try:
@@ -30,6 +32,13 @@ except ImportError as error:
     raise MissingExtraError("a gRPC interceptor", "grpc") from error
 
 __all__ = ["PolicyInterceptor"]
+
+
+def _injected(fault: InjectedFault, args: Sequence[Any]) -> Any:  # noqa: ARG001  as a `Forge`
+    raise InjectedRpcError(fault)
+
+
+_forged = functools.partial(forged, forge=_injected)
 
 
 class PolicyInterceptor(
@@ -107,6 +116,7 @@ class PolicyInterceptor(
             return _GoingOn(value, opened)
         return _AnsweredStream(value) if streams else _Answered(value)
 
+    @_forged
     def _wait(self, method: str, request: Any) -> Any:
         """An attempt that waits for its one answer."""
         rpc = current_rpc.get()
@@ -118,13 +128,16 @@ class PolicyInterceptor(
             raise
         return rpc.answers(response, call)
 
+    @_forged
     def _begin(self, method: str, request: Any) -> Started:
         """Begin a call whose answer somebody waits for later."""
         return Started(_start(current_rpc.get(), request))
 
+    @_forged
     def _begin_stream(self, method: str, requests: Any) -> Started:
         return Started(_start(current_rpc.get(), requests, streams=True))
 
+    @_forged
     def _read_first(self, method: str, request: Any) -> Started:
         """An attempt that waits for the first message of a stream."""
         rpc = current_rpc.get()

@@ -16,10 +16,12 @@ from typing import Any, TypeAlias
 
 from hormesis.clock import MONOTONIC
 from hormesis.context import calling, criticality, current_call, current_deadline, deadline, left, remaining, request_id
-from hormesis.errors import ConfigurationError, DeadlineExceeded, MissingExtraError, Rejected
+from hormesis.errors import ConfigurationError, DeadlineExceeded, InjectedFault, MissingExtraError, Rejected
 from hormesis.headers import request_id_headers
+from hormesis.patterns.injection import FAULT_HEADER
 from hormesis.patterns.retry import Retry
 from hormesis.patterns.timeout import Deadline
+from hormesis.policy.injecting import grpc_status_of, handed_on
 from hormesis.policy.policy import Policy
 from hormesis.priority import priority_headers
 from hormesis.units import seconds
@@ -29,7 +31,16 @@ try:
 except ImportError as error:
     raise MissingExtraError("a gRPC interceptor", "grpc") from error
 
-__all__ = ["Guard", "Repeatable", "Rpc", "RpcDeadlineExceeded", "Started", "current_rpc"]
+__all__ = [
+    "Guard",
+    "InjectedRpcError",
+    "Repeatable",
+    "Rpc",
+    "RpcDeadlineExceeded",
+    "Started",
+    "current_rpc",
+    "status_of",
+]
 
 Repeatable: TypeAlias = bool | Collection[str] | Callable[[str], bool] | None
 """Which methods may be sent twice: all or none, those of these full names (`"/shop.Stock/Get"`), those that a function
@@ -69,6 +80,41 @@ class RpcDeadlineExceeded(DeadlineExceeded, grpc.RpcError):
         return ()
 
 
+class InjectedRpcError(grpc.RpcError):
+    """A failure that was injected, as an error of gRPC's.
+
+    Args:
+        fault: What it stands for.
+    """
+
+    def __init__(self, fault: InjectedFault) -> None:
+        super().__init__(str(fault))
+        self._fault = fault
+        self.retry_after = fault.retry_after
+
+    def code(self) -> grpc.StatusCode:
+        """The status, as an error of gRPC has it."""
+        return status_of(self._fault)
+
+    def details(self) -> str:
+        """What happened, in words."""
+        return str(self._fault)
+
+    def initial_metadata(self) -> tuple[()]:
+        """Nothing, as no answer came."""
+        return ()
+
+    def trailing_metadata(self) -> tuple[()]:
+        """Nothing, as no answer came."""
+        return ()
+
+
+def status_of(fault: InjectedFault) -> grpc.StatusCode:
+    """Return the status that an injected fault stands for."""
+    found: grpc.StatusCode = getattr(grpc.StatusCode, grpc_status_of(fault))
+    return found
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Started:
     """A call that goes on, and the first message of it where one was waited for: none, or exactly one."""
@@ -85,16 +131,20 @@ class Rpc:
         continuation, details: As gRPC hands them to the interceptor.
         method: The full name of the method.
         gives_up: When the caller's own `timeout=` is over; None if none was given.
+        faults: The signed header of faults that it goes on with; empty for none.
     """
 
-    __slots__ = ("_answered", "_refused", "continuation", "details", "gives_up", "method", "policy", "whole")
+    __slots__ = ("_answered", "_refused", "continuation", "details", "faults", "gives_up", "method", "policy", "whole")
 
-    def __init__(self, policy: str, continuation: Any, details: Any, method: str, gives_up: float | None) -> None:
+    def __init__(
+        self, policy: str, continuation: Any, details: Any, method: str, gives_up: float | None, faults: str = ""
+    ) -> None:
         self.policy = policy
         self.continuation = continuation
         self.details = details
         self.method = method
         self.gives_up = gives_up
+        self.faults = faults
         self.whole = current_deadline.get()
         """The deadline of the call with all that belongs to it: what bounds a stream."""
         self._answered: list[tuple[Any, Any]] = []
@@ -115,6 +165,8 @@ class Rpc:
         metadata: list[tuple[str, Any]] = list(getattr(self.details, "metadata", None) or [])
         said = {name for name, _ in metadata}
         told = {**request_id_headers(request_id()), **priority_headers(criticality())}
+        if self.faults:
+            told[FAULT_HEADER] = self.faults
         more = [pair for pair in told.items() if pair[0] not in said]
         if more:
             changed["metadata"] = tuple(metadata + more)
@@ -205,7 +257,7 @@ class Guard:
         bounds = deadline(min(limits), policy=self.policy.name) if limits else contextlib.nullcontext()
         repeatable = None if replays and self._may_repeat(method) else False
         with calling(repeatable=repeatable, method=method, **self._labels), bounds:
-            rpc = Rpc(self.policy.name, continuation, details, method, gives_up)
+            rpc = Rpc(self.policy.name, continuation, details, method, gives_up, handed_on(self.policy.top))
             token = current_rpc.set(rpc)
             try:
                 yield rpc
