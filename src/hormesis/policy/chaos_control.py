@@ -4,11 +4,13 @@ Where `HORMESIS_CHAOS_CONTROL` names a folder and `HORMESIS_CHAOS_TOKEN` holds a
 listens on a port of the loopback interface, and writes it into a file of that folder, `PID.json`. Every process of a
 service does so, workers that were forked included.
 
-A conversation is one line of JSON each way, within bounded time and size:
+A conversation is three lines, within bounded time and size: a challenge, what is asked for, signed with the token and
+good for this challenge alone (`hormesis.core.signed`), and the answer in JSON. So the token never travels, and whoever
+has listened can't ask again.
 
-    {"token": "…", "do": "dose", "faults": [{"latency": "2s"}], "at": "payments", "for": "30s", "seed": 7}
-    {"token": "…", "do": "undo"}
-    {"token": "…", "do": "state"}
+    {"do": "dose", "faults": [{"latency": "2s"}], "at": "payments", "for": "30s", "seed": 7}
+    {"do": "undo"}
+    {"do": "state"}
 
 The answer has `"done"`, or an `"error"` in words. What is dosed ends by itself, since its lease is this process's.
 """
@@ -21,6 +23,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hormesis.core.signed import MESSAGE_MAX, read_signed, sign
 from hormesis.errors import ConfigurationError
 from hormesis.patterns.chaos_switch import ChaosSwitch, chaos_switch
 from hormesis.patterns.injection import Injection
@@ -28,12 +31,14 @@ from hormesis.patterns.injection import Injection
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["CONTROL_VARIABLE", "MESSAGE_BYTES", "answer", "listen_if_asked"]
+__all__ = ["CONTROL_VARIABLE", "MESSAGE_BYTES", "answer", "ask", "listen_if_asked"]
 
 CONTROL_VARIABLE = "HORMESIS_CHAOS_CONTROL"
 """The environment variable that names the folder."""
 
 MESSAGE_BYTES = 65_536
+"""An answer is no longer."""
+
 _PATIENCE_SECONDS = 2.0
 """How long one conversation may take."""
 
@@ -104,39 +109,46 @@ class _Listener:
                 connection, _ = self._server.accept()
             except OSError:
                 return
-            with contextlib.suppress(OSError, ValueError), connection:
+            with contextlib.suppress(OSError), connection:
                 connection.settimeout(_PATIENCE_SECONDS)
                 self._converse(connection)
 
     def _converse(self, connection: socket.socket) -> None:
         import json  # noqa: PLC0415
+        import secrets  # noqa: PLC0415
 
-        line = connection.makefile("rb").readline(MESSAGE_BYTES)
-        try:
-            told = answer(chaos_switch, json.loads(line))
-        except (ValueError, RecursionError):
-            told = {"error": "this is no line of JSON"}
+        challenge = secrets.token_hex(16)
+        connection.sendall(challenge.encode() + b"\n")
+        line = connection.makefile("rb").readline(MESSAGE_MAX + 1)
+        told = answer(chaos_switch, challenge, line.decode("ascii", "replace").strip())
         connection.sendall(json.dumps(told).encode() + b"\n")
 
 
-def answer(switch: ChaosSwitch, asked: object) -> dict[str, Any]:
+def answer(switch: ChaosSwitch, challenge: str, asked: str) -> dict[str, Any]:
     """Do what somebody asks for who has the token, and say what came of it.
 
     Args:
         switch: What is switched.
-        asked: What was asked; see the module's docstring.
+        challenge: What the message must be for.
+        asked: The signed message; see the module's docstring.
 
-    >>> answer(ChaosSwitch("a token of sixteen"), {"do": "undo", "token": "another one"})
-    {'error': 'the token is another one than this process has'}
+    >>> answer(ChaosSwitch("a token of sixteen"), "1", "undo")
+    {'error': 'malformed: it takes a message that is signed with the token of this process'}
     """
-    if not isinstance(asked, Mapping):
-        return {"error": "this is no table"}
+    token = switch.token
+    # The challenge bounds its time, so there is no clock that it could go by.
+    said = "forged" if token is None else read_signed(token, challenge, asked, now=0.0)
+    if isinstance(said, str):
+        return {"error": f"{said}: it takes a message that is signed with the token of this process"}
     try:
-        if not switch.allows(asked.get("token")):
-            return {"error": "the token is another one than this process has"}
-        return {"done": _do(switch, asked)}
+        return {"done": _do(switch, said)}
     except ConfigurationError as error:
         return {"error": str(error)}
+
+
+def ask(token: str, challenge: str, asked: Mapping[str, Any]) -> bytes:
+    """Write the message that `answer` reads, as a line."""
+    return sign(token, challenge, asked, expires=1.0, number="").encode() + b"\n"
 
 
 def _do(switch: ChaosSwitch, asked: Mapping[str, Any]) -> object:
