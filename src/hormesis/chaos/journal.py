@@ -15,6 +15,7 @@ Only the standard library is imported here: the watchdog uses it in a bare inter
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import threading
@@ -163,8 +164,8 @@ class Journal:
         self._read_to = 0
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            self.look()
             self._mend()
+            self.look()
         except BaseException:
             os.close(self._file)
             raise
@@ -248,12 +249,15 @@ class Journal:
         self.close()
 
     def _append(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record).encode() + b"\n"
         with self._lock:
-            os.write(self._file, json.dumps(record).encode() + b"\n")
+            if os.write(self._file, line) < len(line):
+                self._mend()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(self._file)
 
     def _mend(self) -> None:
-        """End a line that a crash cut short, so that the next record has a line of its own."""
+        """End a line that was cut short, by a crash or a full disk, so that the next record has one of its own."""
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             os.write(self._file, b"\n")

@@ -61,10 +61,12 @@ class EdgeProxy(Protocol):
     @property
     def host(self) -> str:
         """Where it listens."""
+        ...
 
     @property
     def port(self) -> int:
         """And on which port."""
+        ...
 
     def apply(self, fault: Any, *, name: str) -> Awaitable[object] | None:
         """Put a fault into force under a name."""
@@ -158,8 +160,6 @@ def _on_edge(what: str, fault: Fault, name: str, proxy: EdgeProxy) -> Act:
     """A fault on the wire ends with the runner, whose proxy it is; one of somebody else's proxy says how to undo it."""
     undo = getattr(proxy, "undo", None)
     steps = [] if undo is None else [undo(name)]
-    if "name" not in inspect.signature(proxy.apply).parameters:
-        return _Doing(what, lambda: proxy.apply(fault), proxy.lift, steps)
     return _Doing(what, lambda: proxy.apply(fault, name=name), lambda: proxy.lift(name), steps)
 
 

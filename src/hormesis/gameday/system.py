@@ -234,7 +234,7 @@ class _Setup:
     def url(self) -> str:
         """Where the load goes."""
         to = self.experiment.load.to
-        return f"http://{self.host(to)}:{self.ports[to]}" if to in self.ports else to
+        return f"http://{self.host(to)}:{self.ports[to]}" if to in self.ports else to.rstrip("/")
 
     def addresses(self) -> dict[str, str]:
         """What probes can ask for by name."""
@@ -247,8 +247,9 @@ class _Setup:
     def proxy(self, name: str) -> FaultProxy:
         """Return the proxy of an edge, not started; it listens where its caller can reach it."""
         edge = self.experiment.system.edge[name]
-        upstream = edge.address or (self.host(edge.to), self.ports[edge.to])
-        network = self.networks.get(edge.from_)
+        to = edge.to or ""
+        upstream = edge.address or (self.host(to), self.ports[to])
+        network = self.networks.get(edge.from_ or "")
         host = _HOST if network is None else network.outside
         return FaultProxy(name, upstream, seed=self.experiment.seed, host=host, port=edge.port or 0)
 

@@ -200,12 +200,13 @@ class Clock:
 
     def __post_init__(self) -> None:
         match = _CLOCK.fullmatch(self.clock) if isinstance(self.clock, str) else None
-        try:
-            shift = 0.0 if match is None else seconds(match[2], zero=True)
-        except ConfigurationError:
-            match = None
+        accepted = "a duration with its sign, like '+1h' or '-30s'"
         if match is None:
-            raise ConfigurationError.bad_value("clock", self.clock, "a duration with its sign, like '+1h' or '-30s'")
+            raise ConfigurationError.bad_value("clock", self.clock, accepted)
+        try:
+            shift = seconds(match[2], zero=True)
+        except ConfigurationError:
+            raise ConfigurationError.bad_value("clock", self.clock, accepted) from None
         if not is_number(self.rate) or not 1 / _DRIFT_MAX <= self.rate <= _DRIFT_MAX:
             accepted = f"a factor from {1 / _DRIFT_MAX:g} to {_DRIFT_MAX:g}"
             raise ConfigurationError.bad_value("rate", self.rate, accepted)
@@ -278,8 +279,8 @@ class Link:
 class Unplug:
     """The cable of the process's own network is pulled: nothing arrives, nothing is refused, in either direction.
 
-    The process is started in a network of its own for that: it has to listen on `{host}`, which is no loopback then, and
-    reaches others over its edges only.
+    The process is started in a network of its own for that: it has to listen on `{host}`, which is no loopback then,
+    and reaches others over its edges only.
     """
 
     unplug: bool = True

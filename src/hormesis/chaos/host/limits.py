@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,6 @@ from pathlib import Path
 from hormesis.chaos import marks
 from hormesis.chaos.host.act import Act, FaultFailed
 from hormesis.chaos.undo import Limit
-
-if sys.platform != "win32":
-    import resource
 
 __all__ = ["Lowered"]
 

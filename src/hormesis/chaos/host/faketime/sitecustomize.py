@@ -27,6 +27,6 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _HERE]
 sys.modules.pop("sitecustomize", None)
 try:  # noqa: SIM105  # nothing more than it takes is imported into a stranger's process
-    import sitecustomize  # noqa: F401
+    import sitecustomize  # noqa: F401  # pyright: ignore[reportMissingImports]
 except ImportError:
     pass

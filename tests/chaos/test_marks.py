@@ -1,0 +1,144 @@
+"""Marks on real processes: whatever a process does to get away, it is found, and nobody else is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hormesis.chaos import marks
+
+PATIENCE = 10.0
+
+AWAY = {
+    "a session of its own": 'setsid sleep 60 & echo $! >"$0"; wait',
+    "an empty environment": 'env -i setsid sleep 60 & echo $! >"$0"; wait',
+    "an orphan": '(setsid sh -c \'echo $$ >"$0"; exec sleep 60\' "$0" &)',
+}
+
+
+@pytest.fixture
+def run() -> Iterator[int]:
+    """Return the mark of a run; at the end nothing of it is left."""
+    mark = marks.new_run()
+    yield mark
+    marks.kill_all(mark)
+
+
+def start(argv: list[str], mark: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(argv, start_new_session=True, preexec_fn=lambda: marks.bear(mark))  # noqa: PLW1509
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("way", AWAY)
+def test_no_way_to_get_away(tmp_path: Path, run: int, way: str) -> None:
+    """What a marked process started is found and killed, whatever it did to get away."""
+    note = tmp_path / "pid"
+    with start(["sh", "-c", AWAY[way], str(note)], marks.member(run, 1)) as leader:
+        until(lambda: note.exists() and note.read_text().strip())
+        pid = int(note.read_text())
+        until(lambda: os.getsid(pid) != leader.pid)
+        assert pid in marks.find(marks.member(run, 1))
+        assert pid in marks.kill_all(run)
+    assert marks.find(run) == []
+    assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_a_title_over_the_environment(run: int) -> None:
+    """A process that writes its title over its environment, as PostgreSQL and nginx do, is found."""
+    code = """
+import ctypes, time
+fields = open("/proc/self/stat").read().rpartition(")")[2].split()
+start, end = int(fields[47]), int(fields[48])
+ctypes.memset(start, 0, end - start)
+print("gone", flush=True)
+time.sleep(60)
+"""
+    argv = [sys.executable, "-c", code]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, preexec_fn=lambda: marks.bear(marks.member(run, 1)))  # noqa: PLW1509
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"gone\n"
+        assert not Path(f"/proc/{process.pid}/environ").read_bytes().strip(b"\0")
+        assert marks.find(run) == [process.pid]
+        process.kill()
+
+
+def test_members_are_told_apart(run: int) -> None:
+    """The mark of a run stands for all of its members; that of a member only for itself; nobody else's for any."""
+    first, second = (start(["sleep", "60"], marks.member(run, number)) for number in (1, 2))
+    until(lambda: len(marks.find(run)) == 2)
+    assert marks.find(marks.member(run, 1)) == [first.pid]
+    assert marks.send(marks.member(run, 1), signal.SIGTERM) == [first.pid]
+    assert first.wait() == -signal.SIGTERM
+    assert marks.find(run) == [second.pid]
+    assert marks.find(marks.new_run()) == []
+    marks.kill_all(run)
+    assert second.wait() == -signal.SIGKILL
+
+
+def test_marked_later(run: int) -> None:
+    """A process that runs already can be marked; one that has ended can't, and that is no error."""
+    process = subprocess.Popen(["sleep", "60"])
+    marks.put(process.pid, run)
+    assert marks.find(run) == [process.pid]
+    process.kill()
+    process.wait()
+    marks.put(process.pid, run)
+    assert not marks.bears(process.pid, run)
+
+
+def test_the_dead_are_not_found(run: int) -> None:
+    """A process that has ended, but was not reaped yet, is not found: nobody can kill it."""
+    process = start(["true"], marks.member(run, 1))
+    until(lambda: os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG))
+    assert marks.find(run) == []
+    assert marks.kill_all(run) == []
+    process.wait()
+
+
+def test_what_can_not_be_killed(monkeypatch: pytest.MonkeyPatch, run: int) -> None:
+    """When somebody survives, that is said after a bounded time."""
+    process = start(["sleep", "60"], marks.member(run, 1))
+    monkeypatch.setattr(marks, "send_to", lambda *_: False)
+    with pytest.raises(TimeoutError, match=str(process.pid)):
+        marks.kill_all(run, within=0.05)
+    monkeypatch.undo()
+    marks.kill_all(run)
+    process.wait()
+
+
+def test_numbers() -> None:
+    """A run has a bounded number of members, and no two runs have the same mark."""
+    run = marks.new_run()
+    assert marks.member(run, 65_535) != run
+    for number in (0, 65_536):
+        with pytest.raises(ValueError, match=str(number)):
+            marks.member(run, number)
+    assert len({marks.new_run() for _ in range(100)}) == 100
+
+
+def test_tidy() -> None:
+    """Shared memory that libfaketime left of a killed process is removed; there may be none."""
+    path = Path("/dev/shm/faketime_shm_999999999")
+    path.touch()
+    try:
+        marks.tidy([999999999])
+        assert not path.exists()
+        marks.tidy([999999999])
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()
