@@ -81,7 +81,7 @@ def mm1_knee(servers: float, mean: float, p99: float) -> float:
     return servers / mean - math.log(100) / p99
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_knee_of_a_single_queue_is_found(seed: int) -> None:
     """For M/M/1 theory says at which rate the p99 meets its bound; the interval is near it, and not wide."""
     truth = mm1_knee(1, 1 / 1000, 0.1)
@@ -98,10 +98,10 @@ def test_the_knee_of_a_single_queue_is_found(seed: int) -> None:
 
 def test_intervals_cover_as_often_as_they_say() -> None:
     """Of many searches, the median of what they find lies in nearly all of their intervals."""
-    capacities = [found(Simulated(1, 1 / 400), seed, p99="200ms", resolution=0.1, step="1s") for seed in range(30)]
+    capacities = [found(Simulated(1, 1 / 200), seed, p99="100ms", resolution=0.1, step="1s") for seed in range(20)]
     centre = statistics.median(capacity.knee or 0 for capacity in capacities)
     covered = sum(capacity.low <= centre <= capacity.high for capacity in capacities)
-    assert covered >= 26
+    assert covered >= 17
 
 
 @pytest.mark.parametrize("servers", [4, 16])
@@ -156,7 +156,7 @@ def test_not_even_the_first_rate_may_hold() -> None:
 
 def test_the_bound_follows_from_a_calm_service() -> None:
     """Without a bound the p99 may be ten times that of a service with little to do, and is never below 50 ms."""
-    assert found(Simulated(100, 0.02, even=True), first=50).p99 == pytest.approx(0.2)
+    assert found(Simulated(100, 0.02, even=True), last=100).p99 == pytest.approx(0.2)
     assert found(Simulated(1, 1e-4, even=True), last=100).p99 == 0.05
 
 

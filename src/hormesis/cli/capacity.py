@@ -105,11 +105,12 @@ class _Shell:
                 if self._stopped:
                     break
                 self._tell(probe, found)
+                shaken = probe.purpose != "calm" and not self._search.holds(found)
                 try:
                     probe = probes.send(found)
                 except StopIteration:
                     break
-                if not self._search.holds(found) and not await self._recovered():
+                if shaken and not await self._recovered():
                     return f"the service does not recover from {found.rate:,.0f}/s"
                 if monotonic() - self.began > self._within:
                     return ""

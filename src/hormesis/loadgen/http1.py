@@ -37,6 +37,11 @@ CLIENT_FULL = "client full"
 IDLE_MAX = 1.0
 """Seconds that an idle connection is kept: less than servers keep it, so that none is used while they close it."""
 
+_UNPROVEN_MAX = 256
+"""Kept connections that have not answered anything yet at most, unless as many have. A service that stops for a while
+would otherwise find a new connection from each caller of that time, and what it costs to accept them all be counted as
+its latency, where callers who share connections would just have waited."""
+
 _BODY_MAX = 16 * 1024 * 1024
 """Bytes of a body that are kept for a check at most; an answer that is longer can't be held against anything."""
 
@@ -84,7 +89,8 @@ class Client:
         origin: Where to.
         ended: Called with each exchange when it has ended by itself, and the error: empty if the answer is complete.
         keep_alive: Whether connections are used again.
-        connections_max: Connections at most; what finds none waits for one. None is no limit.
+        connections_max: Connections at most; what finds none waits for one. None is no limit to those that are proven:
+            of kept ones, as many again as have answered something may be open, and 256 at least.
         headers: Names of the answers' headers to keep, in small letters.
         tls: How to make TLS connections; None verifies the server by this machine's authorities.
     """
@@ -111,12 +117,13 @@ class Client:
         self._open: set[_Connection] = set()
         self._addresses: list[str] = []
         self._resolving: asyncio.Task[list[str]] | None = None
-        self._opening = 0
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._proven = 0
 
     @property
     def connections(self) -> int:
         """How many connections are open or being opened."""
-        return len(self._open) + self._opening
+        return len(self._open) + len(self._connecting)
 
     def send(self, exchange: Exchange) -> None:
         """Send a request, at once where a connection is idle."""
@@ -131,11 +138,18 @@ class Client:
             elif connection.usable:
                 connection.send(exchange)
                 return
-        if self._connections_max is not None and self.connections >= self._connections_max:
-            self._waiting.append(exchange)
+        if self._may_open():
+            exchange._at = task = self._loop.create_task(self._connect(exchange))
+            self._connecting.add(task)
+            task.add_done_callback(self._tried)
         else:
-            self._opening += 1
-            exchange._at = self._loop.create_task(self._connect(exchange))
+            self._waiting.append(exchange)
+
+    def _may_open(self) -> bool:
+        connections = self.connections
+        if self._connections_max is not None and connections >= self._connections_max:
+            return False
+        return not self.keep_alive or connections - self._proven < max(_UNPROVEN_MAX, self._proven)
 
     def abandon(self, exchange: Exchange) -> None:
         """Forget an exchange that has not ended; its `ended` is not called."""
@@ -151,12 +165,18 @@ class Client:
     def close(self) -> None:
         """Close every connection at once; exchanges under way are forgotten."""
         self._waiting.clear()
+        for task in self._connecting:
+            task.cancel()
         for connection in list(self._open):
             connection.abandon()
         self._idle.clear()
 
     def free(self, connection: _Connection) -> None:
         """Take back a connection whose answer is complete."""
+        if not connection.proven:
+            connection.proven = True
+            self._proven += 1
+            self._next()
         if self._waiting:
             connection.send(self._waiting.popleft())
         else:
@@ -166,29 +186,30 @@ class Client:
         """Take note that a connection is closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
+        self._proven -= connection.proven
         self._next()
 
     def _next(self) -> None:
-        if self._waiting and self._connections_max is not None and self.connections < self._connections_max:
+        """Let one that waits have a connection of its own, if there may be another one."""
+        if self._waiting and self._may_open():
             self.send(self._waiting.popleft())
+
+    def _tried(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        self._next()
 
     async def _connect(self, exchange: Exchange) -> None:
         connection = _Connection(self)
-        error = ""
         try:
             await self._reach(connection)
-            self._open.add(connection)
         except OSError as failure:
-            error = kind_of(failure)
-        finally:
-            self._opening -= 1
-            if connection not in self._open:
-                connection.close()
-                self._next()
-        if error:
             exchange._at = None
-            self.ended(exchange, error)
+            self.ended(exchange, kind_of(failure))
+        except asyncio.CancelledError:
+            connection.abandon()
+            raise
         else:
+            self._open.add(connection)
             connection.send(exchange)
 
     async def _reach(self, connection: _Connection) -> None:
@@ -234,7 +255,7 @@ class Client:
 class _Connection(asyncio.Protocol):
     """One connection, with one exchange at a time."""
 
-    __slots__ = ("_client", "_exchange", "_framed", "_headed", "_parser", "_transport")
+    __slots__ = ("_client", "_exchange", "_framed", "_headed", "_parser", "_transport", "proven")
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -243,6 +264,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._headed = False  # the headers of an answer have been read, but not yet all of its body
         self._framed = False  # they say where the body ends
+        self.proven = False  # it has answered something
 
     @property
     def usable(self) -> bool:

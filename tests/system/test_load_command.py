@@ -1,0 +1,300 @@
+"""`hormesis load` and `hormesis capacity` as shells and CI see them: what they print, and their exit status."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from hormesis.cli.loadfile import LoadTable
+from hormesis.gameday.load import Load
+
+pytestmark = pytest.mark.system
+
+SERVER = """
+import asyncio, sys
+
+async def serve(reader, writer):
+    try:
+        while True:
+            head = (await reader.readuntil(b"\\r\\n\\r\\n")).decode()
+            path = head.split(" ", 2)[1].partition("?")[0]
+            status, body = 200, b'{"path": "%s", "priority": "%s"}' % (
+                path.encode(), head.lower().partition("priority: ")[2].partition("\\r")[0].encode())
+            if path == "/boom":
+                status = 500
+            if path == "/limited":
+                async with turn:
+                    await asyncio.sleep(0.01)
+            writer.write(b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n" % (status, len(body)) + body)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+async def main():
+    global turn
+    turn = asyncio.Lock()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=2048)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+class Service(NamedTuple):
+    """A server in a process of its own."""
+
+    url: str
+    pid: int
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield Service(f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid)
+        process.kill()
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hormesis", *arguments]
+
+
+def hormesis(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def results(*arguments: str, status: int = 0, cwd: Path | None = None) -> dict[str, Any]:
+    done = hormesis(*arguments, "--json", "--quiet", cwd=cwd)
+    assert (done.returncode, done.stderr) == (status, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_load_is_sent_and_summed_up(service: Service, tmp_path: Path) -> None:
+    """A table for people with its assertions, a log for plotters; everything holds."""
+    log = tmp_path / "hdr.log"
+    asserted = ["--assert", "p99 < 2s", "--assert", "success == 1"]
+    done = hormesis("load", f"{service.url}/a?b=1", "--rate", "100/s", "--for", "1s", *asserted, "--hdr", str(log))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "open loop, 1 s" in done.stdout
+    assert "/a?b=1" in done.stdout
+    assert done.stdout.count("held") == 2
+    assert log.read_text().startswith("#[Logged by hormesis load]\n#[Histogram log format version 1.2]\n")
+
+
+def test_an_assertion_that_is_missed_is_a_failure(service: Service) -> None:
+    """So is every answer with another status than asked for."""
+    found = results(
+        "load", f"{service.url}/boom", "--rate", "50", "--for", "0.5", "--assert", "success > 0.9", status=1
+    )
+    assert found["total"]["errors"] == {"status 500": found["total"]["requests"]}
+    assert found["assertions"] == [{"assert": "success > 0.9", "held": False, "value": 0.0}]
+    assert found["valid"]
+    assert not found["held"]
+    fine = results("load", f"{service.url}/boom", "--rate", "50", "--for", "0.5", "--expect", "500")
+    assert fine["total"]["success"] == 1
+
+
+def test_a_seed_repeats_a_load(service: Service) -> None:
+    """The same seed brings the same arrivals, ramps and bursts included, however many generators send them."""
+    shape = ["--step", "50/s..150/s:0.5s", "--step", "0:0.2", "--step", "100:0.3"]
+    counts = {
+        results("load", service.url, *shape, "--seed", "7", "--processes", processes)["total"]["requests"]
+        for processes in ("1", "2")
+    }
+    assert len(counts) == 1
+    assert 50 < counts.pop() < 110
+
+
+def test_a_closed_loop_is_marked(service: Service) -> None:
+    """Users wait for their answers, and the results say that this is coordinated."""
+    found = results("load", service.url, "--users", "5", "--think", "50ms", "--for", "1s")
+    assert (found["loop"], found["coordinated"]) == ("closed", True)
+    assert 40 < found["total"]["requests"] < 140
+
+
+def test_a_trace_is_replayed(service: Service, tmp_path: Path) -> None:
+    """As many as were recorded, in the time that they were recorded in, or faster."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("offset\n" + "\n".join(str(1000 + n / 20) for n in range(20)))
+    found = results("load", service.url, "--trace", str(trace), "--speed", "2")
+    assert found["total"]["requests"] == 20
+    assert found["seconds"] == pytest.approx(0.475)
+
+
+FILE = """
+[load]
+url = "http://127.0.0.1:1"
+rate = "100/s"
+for = "1s"
+seed = 3
+assert = ["right.success == 1"]
+
+[[load.request]]
+name = "right"
+get = "/{sku}"
+weight = 3
+values = { sku = ["a", "b"] }
+priority = "critical"
+expect = { json = { path = "/{sku}", priority = "u=1" } }
+
+[[load.request]]
+name = "wrong"
+get = "/x"
+expect = { contains = "coffee" }
+"""
+
+
+def test_a_file_has_a_mix(service: Service, tmp_path: Path) -> None:
+    """Requests by weight, with priorities and checks of their answers; what the command line says goes before."""
+    file = tmp_path / "load.toml"
+    file.write_text(FILE)
+    found = results("load", str(file), "--url", service.url)
+    right, wrong = found["requests"]["right"], found["requests"]["wrong"]
+    assert right["success"] == 1
+    assert 1.5 < right["requests"] / wrong["requests"] < 6
+    assert wrong["errors"] == {"wrong answer": wrong["requests"]}
+    assert "without 'coffee'" in found["wrong"]["wrong"]
+    closed = results("load", str(file), "--url", service.url, "--users", "2", "--think", "0.1", "--for", "0.5")
+    assert closed["loop"] == "closed"
+    assert closed["seed"] == 3
+
+
+def test_the_table_has_the_words_of_a_game_day() -> None:
+    """Whatever a game day's load can say, a load by itself can."""
+    assert {field.name for field in dataclasses.fields(Load)} <= {field.name for field in dataclasses.fields(LoadTable)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["http://127.0.0.1:1/", "--rate", "5"], "http://127.0.0.1:1: can't be reached: Connection refused"),
+        (["http://nobody.invalid/", "--rate", "5"], "http://nobody.invalid: can't be reached: "),
+        (["ftp://x/", "--rate", "5"], "URL is 'ftp://x'; it takes a URL such as"),
+        (["127.0.0.1:1/", "--rate", "5"], "can't be read: No such file or directory; a URL begins with http://"),
+        (["URL"], "rate is missing"),
+        (["URL", "--rate", "many"], "rate is 'many'; it takes a rate above zero"),
+        (["URL", "--rate", "5", "--users", "3"], "users beside rate: a load has one of them"),
+        (["URL", "--users", "0"], "users is 0; it takes a whole number from 1"),
+        (["URL", "--rate", "5", "--think", "1"], "think is 1.0; it takes users, who think"),
+        (["URL", "--rate", "5", "--for", "soon"], "for is 'soon'"),
+        (["URL", "--rate", "5", "--assert", "p99"], "--assert is 'p99'; it takes a metric, a sign and a limit"),
+        (["URL", "--rate", "5", "--header", "x"], "--header is 'x'; it takes a name and a value"),
+        (["URL", "--rate", "5", "--hdr", "/nowhere/x"], "--hdr /nowhere/x: can't be written: No such file"),
+        (["URL", "--trace", "/nowhere/x"], "/nowhere/x: can't be read: No such file"),
+        (["URL", "--trace", "/dev/null"], "/dev/null: holds no arrivals"),
+        (["URL", "--step", "5"], "--step is '5'; it takes a rate and how long"),
+        (["URL", "--rate", "5", "--bursts", "1s"], "--bursts is '1s'; it takes how long on"),
+        (["URL", "--rate", "5", "--processes", "0"], "--processes is 0; it takes a whole number from 1 to 64"),
+        (["URL", "--rate", "5", "--body-json", "{"], "--body-json is '{'; it takes JSON"),
+        (["URL", "--rate", "9999999"], "segments expect 299,999,970 arrivals"),
+    ],
+)
+def test_bad_input_is_one_line(service: Service, arguments: list[str], message: str) -> None:
+    """What can't be done as asked is said in one line, with exit status 2, before anything is sent."""
+    done = hormesis("load", *(service.url if each == "URL" else each for each in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_prints_what_there_is(service: Service, number: int, status: int) -> None:
+    """An interrupted load is summed up so far, says that it was, and leaves no process."""
+    arguments = command("load", service.url, "--rate", "50", "--for", "60", "--json", "--quiet")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        give_up = time.monotonic() + 20
+        while not children_of(process.pid) and time.monotonic() < give_up:
+            time.sleep(0.02)
+        (generator,) = children_of(process.pid)
+        time.sleep(1.5)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    found = json.loads(out)
+    assert found["interrupted"]
+    assert 0 < found["total"]["requests"] < 500
+    assert err == "hormesis: interrupted; nothing is left running\n"
+    assert not Path(f"/proc/{generator}").exists()
+
+
+def test_a_server_that_stops_hides_nothing(service: Service) -> None:
+    """Stopped 1.2 s of 4 at 400/s: p90 and p99 are those of callers who don't wait for one another."""
+    arguments = command(
+        "load", service.url, "--rate", "400", "--for", "4", "--arrivals", "constant", "--json", "--quiet"
+    )
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        give_up = time.monotonic() + 20
+        while not children_of(process.pid) and time.monotonic() < give_up:
+            time.sleep(0.02)
+        time.sleep(2.0)
+        os.kill(service.pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        try:
+            time.sleep(1.2)
+        finally:
+            os.kill(service.pid, signal.SIGCONT)
+        stopped = time.monotonic() - stopped
+        out, _ = process.communicate(timeout=30)
+    found = json.loads(out)
+    assert found["total"]["requests"] == 1600
+    assert found["total"]["success"] == 1
+    latency = found["total"]["latency"]
+    # As many as were due while it stood still waited for what was left of that; the others are a few milliseconds.
+    for q, name in ((0.9, "p90"), (0.99, "p99")):
+        truth = stopped - math.floor((1 - q) * 1600) / 400
+        assert latency[name] == pytest.approx(truth, rel=0.05), name
+    assert latency["p50"] < 0.1
+
+
+def test_a_capacity_is_found(service: Service) -> None:
+    """A service that takes 10 ms for each request in turn has its knee below 100/s, and it says how sure that is."""
+    search = ["--from", "20", "--step", "0.6s", "--within", "9s", "--p99", "150ms", "--resolution", "0.15"]
+    found = results("capacity", f"{service.url}/limited", *search)
+    assert 55 < found["knee"] < 105
+    assert found["low"] <= found["knee"] <= found["high"]
+    assert found["breaking"] is None or found["breaking"][1] > 60
+    assert found["peak"] < 115
+    assert not found["at_least"]
+    assert len(found["measured"]) > 4
+
+
+def test_no_capacity_is_a_failure(service: Service) -> None:
+    """A service that can't take the first rate is told so, with exit status 1."""
+    found = results("capacity", f"{service.url}/boom", "--step", "0.3", "--within", "4", status=1)
+    assert found["knee"] is None
+    assert found["ended"] == "not even the first rate holds"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--success", "2"], "success is 2.0; it takes a share above 0, up to 1"),
+        (["--within", "1s"], "within is '1s'; it takes four steps at least, 12 s"),
+        (["--to", "1/s"], "to is '1/s'; it takes a rate from the first one, 50/s, on"),
+    ],
+)
+def test_a_search_that_can_not_be_meant(service: Service, arguments: list[str], message: str) -> None:
+    """Bad settings are one line."""
+    done = hormesis("capacity", service.url, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"hormesis: {message}\n")
