@@ -6,16 +6,26 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.chaos.toxiproxy.world import PATIENCE, Command, Echo, dial, exchange, free_address, is_up, round_trip
+from tests.chaos.toxiproxy.world import (
+    PATIENCE,
+    Command,
+    Echo,
+    NotServing,
+    dial,
+    exchange,
+    free_address,
+    is_up,
+    round_trip,
+)
+
+from hormesis.cli import main
 
 pytestmark = pytest.mark.system
 
@@ -29,13 +39,19 @@ def echo() -> Iterator[str]:
         yield Echo(stack).address
 
 
-def refused(*options: str, **environment: str) -> str:
-    """Return the one line with which something is refused, with exit status 2 and nothing on stdout."""
-    command = [sys.executable, "-m", "hormesis", "proxy", *options]
-    result = subprocess.run(command, env=environment or None, capture_output=True, text=True, timeout=60, check=False)
-    assert (result.returncode, result.stdout) == (2, "")
-    (line,) = result.stderr.splitlines()
-    return line.removeprefix("hormesis: ")
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run the command in this process, and return the one line with which it refuses; its exit status is 2."""
+    monkeypatch.delenv("HORMESIS_PROXY_TOKEN", raising=False)
+
+    def run(*options: str) -> str:
+        assert main(["proxy", *options]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        (line,) = told.err.splitlines()
+        return line.removeprefix("hormesis: ")
+
+    return run
 
 
 def status(command: Command, path: str = "/proxies", token: str = "") -> int:
@@ -106,14 +122,23 @@ def test_a_token(tmp_path: Path) -> None:
         assert [status(command, token=token) for token in ("", TOKEN)] == [401, 200]
 
 
-def test_beyond_the_loopback_without_a_token() -> None:
+def test_what_it_refuses_as_a_program() -> None:
+    """A refusal is one line on stderr, and exit status 2."""
+    with pytest.raises(NotServing) as refusal, Command("--port", "99999"):
+        pass
+    told, status = refusal.value.args
+    assert told == "hormesis: --port is 99999; it takes a port from 1 to 65535, or 0 for a free one\n"
+    assert status == 2
+
+
+def test_beyond_the_loopback_without_a_token(refused: Callable[..., str]) -> None:
     """Without a token the API is for this machine only."""
     assert refused("--host", "0.0.0.0") == (
         "--host 0.0.0.0: beyond the loopback the API needs a token: --token-file or HORMESIS_PROXY_TOKEN"
     )
 
 
-def test_tokens_that_are_none(tmp_path: Path) -> None:
+def test_tokens_that_are_none(refused: Callable[..., str], tmp_path: Path) -> None:
     """A token that can be guessed, or sent by nobody, is refused."""
     path = tmp_path / "token"
     for text in ("", "short", "two words in the file", "x" * 1001):
@@ -123,7 +148,7 @@ def test_tokens_that_are_none(tmp_path: Path) -> None:
     assert refused("--token-file", str(tmp_path / "none")).endswith("none: can't be read: No such file or directory")
 
 
-def test_what_it_refuses(echo: str, tmp_path: Path) -> None:
+def test_what_it_refuses(refused: Callable[..., str], echo: str, tmp_path: Path) -> None:
     """What can't be done is one line with the value and what would do, and exit status 2; nothing is left listening."""
     assert refused("--port", "99999") == "--port is 99999; it takes a port from 1 to 65535, or 0 for a free one"
     assert refused("--listen", "127.0.0.1:0") == "--listen 127.0.0.1:0: for what? give the --upstream as well"

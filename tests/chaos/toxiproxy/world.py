@@ -114,6 +114,10 @@ def free_address() -> str:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+class NotServing(Exception):
+    """The command ended by itself: what it said, and its exit status."""
+
+
 class Command:
     """A `hormesis proxy` that runs in a process of its own, until the block ends."""
 
@@ -133,8 +137,8 @@ class Command:
         assert self._process.stdout is not None
         self.lines.append(self._process.stdout.readline().rstrip())
         if not self.lines[0]:
-            self.stop()
-            raise RuntimeError(self.errors)
+            _, self.errors = self._process.communicate(timeout=PATIENCE)
+            raise NotServing(self.errors, self._process.returncode)
         self.url = self.lines[0].split()[2].rstrip(",")
         self.port = int(self.url.rpartition(":")[2])
         return self
