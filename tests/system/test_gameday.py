@@ -616,7 +616,7 @@ MISTAKES = {
     "missing command": ("python server.py", "no-such-command server.py", "command 'no-such-command' can't be run"),
     "never ready": ('python server.py {port}"', 'sleep 60"\nready_within = "300ms"', "is not ready after 0.3 s"),
     "dies": ("python server.py", "python -c 'raise SystemExit(3)'", "ended before it was ready (exit status 3)"),
-    "placeholder": ("{port}", "{prot}", "system.process.front.command is '{prot}'; it takes the placeholders {port}"),
+    "placeholder": ("{port}", "{prot}", "system.process.front.command is '{prot}'; it takes the placeholders {BACK_URL}, {port}"),
     "open quote": ("python server.py", "python 'server.py", "system.process.front.command is"),
 }
 

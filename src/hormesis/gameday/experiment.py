@@ -303,7 +303,9 @@ class Experiment(Settings):
         }
         rate = None if load.rate is None else per_second(load.rate) * level
         part = dataclasses.replace(load, rate=rate, client=clients)
-        return self._spec(part, streams(part, (length,)), f"{self.seed}/{stress.name}/step {number}", base_url)
+        spec = self._spec(part, streams(part, (length,)), f"{self.seed}/{stress.name}/step {number}", base_url)
+        # Its generator is needed again when the step after it has ended.
+        return dataclasses.replace(spec, grace=length / 2)
 
     def warm_up_spec(self, base_url: str) -> LoadSpec:
         """Return what the load generator is told for a system that has just been started."""

@@ -33,6 +33,7 @@ __all__ = ["Hysteresis", "Metastability", "Staircase", "State", "Step"]
 WELL = 0.9
 """A system is well when its share of good answers is nine tenths of what it was in calm."""
 
+_EVERY_MIN = 2.0
 _LEVEL_LEAST = 1e-9
 
 
@@ -55,7 +56,8 @@ class Metastability(Settings):
             raise ConfigurationError.bad_value("step", self.step, "a share from 0.1 to 0.95")
         if not 0 < self.least < 1:
             raise ConfigurationError.bad_value("least", self.least, "a share above 0 and below 1")
-        seconds(self.every, "every")
+        if seconds(self.every, "every") < _EVERY_MIN:
+            raise ConfigurationError.bad_value("every", self.every, f"at least {_EVERY_MIN:g} s, for a load to be felt")
 
 
 class State(enum.StrEnum):

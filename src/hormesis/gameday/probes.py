@@ -38,7 +38,7 @@ Moment: TypeAlias = Literal["start", "during", "end", "after"]
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9 _.-]*)\}")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _URL = re.compile(r"https?://[^\s/?#]+[^\s]*")
-_LOOKS_MAX = 10_000
+_EVERY_MIN = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,8 @@ class Probe(Look):
 
     def __post_init__(self) -> None:
         Look.__post_init__(self)
-        seconds(self.every, "every")
+        if seconds(self.every, "every") < _EVERY_MIN:
+            raise ConfigurationError.bad_value("every", self.every, f"at least {_EVERY_MIN} s: a look is no load")
         if not self.when:
             raise ConfigurationError.bad_value("when", list(self.when), "at least one of start, during, end, after")
 

@@ -79,9 +79,9 @@ class Probes:
         """
         counts = {f"{route}.{what}": "0" for route in self._routes for what in ("sent", "full", "answered")}
         known = {**self._known, **counts, **{name: str(count) for name, count in self._counts.items()}}
-        began = time.monotonic()
+        within, began = seconds(look.timeout), time.monotonic()
         try:
-            async with asyncio.timeout(within := seconds(look.timeout)):
+            async with asyncio.timeout(within):
                 said = await self._ask(look, filled(look.question(), known), known)
         except TimeoutError:
             said = f"gave no answer in {format_seconds(within)}, and was cut off"

@@ -11,6 +11,7 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 
+from hormesis.gameday.metastability import Hysteresis
 from hormesis.loadgen import Samples
 
 __all__ = [
@@ -232,6 +233,9 @@ class Outcome:
         timeline: Slices of `bin_width` seconds.
         samples: Every request.
         attempts: Every attempt of the requests whose callers repeat them.
+        probes: What probes and invariants found.
+        ended: What became of processes that ended by themselves, in sentences.
+        hysteresis: What freed it, where that was asked; None where it was not.
     """
 
     arm: str
@@ -250,6 +254,15 @@ class Outcome:
     attempts: Samples
     started: float
     """When the load began, monotonic."""
+    probes: Sequence[ProbeResult] = ()
+    ended: Sequence[str] = ()
+    hysteresis: Hysteresis | None = None
+
+    @property
+    def steady(self) -> bool:
+        """Whether it was back to normal after the undo: answers as in calm, processes up, and every probe content."""
+        after = [probe for probe in self.probes if probe.phase is Phase.RECOVERED and probe.judged]
+        return self.recovered_after is not None and not self.ended and all(probe.held for probe in after)
 
     @property
     def dosed(self) -> Window:
@@ -262,6 +275,7 @@ class StressResult:
     """One stress: what was dosed, and what it did to each arm."""
 
     name: str
+    """What tables call it; of one that ran several times, with its number."""
     about: str
     """Why this stress, in the experiment's words; may be empty."""
     target: str
@@ -269,6 +283,12 @@ class StressResult:
     fault: str
     """The fault in plain words."""
     outcomes: Mapping[str, Outcome]
+    stress: str = ""
+    """Its name in the experiment, where that is another."""
+    doses: Sequence[tuple[str, str]] = ()
+    """Each target with its fault, in words."""
+    controls: Mapping[str, Outcome] = dataclasses.field(default_factory=dict)
+    """What the same load without any fault did to each arm, where that was asked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +307,7 @@ class GameDay:
         stresses: The results, in the order in which they ran.
         left_out: Stresses of the file that this run did not take in.
         host: What the machine is, in a few words.
+        ended: Why it ended before all that was to be run had been; empty when it did not.
     """
 
     title: str
@@ -302,6 +323,7 @@ class GameDay:
     stresses: Sequence[StressResult]
     left_out: Sequence[str]
     host: str
+    ended: str = ""
 
     @property
     def held(self) -> bool:

@@ -11,7 +11,7 @@ from hormesis.gameday.bounds import Abort, BlastRadius, Burn
 from hormesis.loadgen import Sample
 from hormesis.units import format_seconds, seconds
 
-__all__ = ["Watch"]
+__all__ = ["Failures", "Watch"]
 
 REQUESTS_MIN = 10
 """Fewer requests are no reason to end a dose."""
@@ -50,6 +50,30 @@ class Watch:
             for rule in self._rules:
                 rule.take(sample)
         return next(filter(None, (rule.says(now) for rule in self._rules)), "")
+
+
+class Failures:
+    """Counts the requests of a game day that fail, against its budget.
+
+    >>> from hormesis.loadgen import Answer
+    >>> failures = Failures(1)
+    >>> failures.take([Sample(0, 0, 1, 0, Answer.FAILED)] * 2)
+    >>> failures.spent
+    '2 requests have failed, and the budget is 1'
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+
+    def take(self, samples: Iterable[Sample]) -> None:
+        """Look at a batch."""
+        self._count += sum(not sample.answer.served for sample in samples)
+
+    @property
+    def spent(self) -> str:
+        """Say that the budget is used up; empty as long as it is not."""
+        return f"{self._count} requests have failed, and the budget is {self._most}" if self._count > self._most else ""
 
 
 class _Window:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hormesis.gameday.report import words
 from hormesis.gameday.results import GameDay, Outcome
+from hormesis.loadgen import Samples
 
 __all__ = ["as_json"]
 
@@ -31,9 +32,23 @@ def as_json(gameday: GameDay, *, samples: bool) -> dict[str, Any]:
     if samples:
         for stress, plain in zip(gameday.stresses, found["stresses"], strict=True):
             for arm, outcome in stress.outcomes.items():
-                plain["outcomes"][arm]["samples"] = outcome.samples.to_wire(outcome.started)
-                plain["outcomes"][arm]["attempts"] = outcome.attempts.to_wire(outcome.started)
+                plain["outcomes"][arm]["samples"] = _columns(outcome.samples, outcome.started)
+                plain["outcomes"][arm]["attempts"] = _columns(outcome.attempts, outcome.started)
     return {"format": _FORMAT, "held": gameday.held, "headline": words.headline(gameday), **found}
+
+
+def _columns(samples: Samples, start: float) -> dict[str, Any]:
+    """Return samples as columns; an error is its index among the kinds of errors."""
+    kinds = {kind: code for code, kind in enumerate(samples.error_kinds)}
+    return {
+        **{
+            name: [round((time - start) * 1e6) for time in getattr(samples, name)]
+            for name in ("intended", "sent", "done")
+        },
+        **{name: list(getattr(samples, name)) for name in ("request", "answer", "status")},
+        "error": [kinds[samples.error_at(row)] for row in range(len(samples))],
+        "error_kinds": list(samples.error_kinds),
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -13,9 +13,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from hormesis.errors import MissingExtraError
+from hormesis.gameday.observing import Observer
 from hormesis.gameday.report import words
 from hormesis.gameday.report.terminal import STYLES, text
 from hormesis.gameday.results import Outcome, Phase
@@ -37,28 +37,6 @@ _HISTORY_SECONDS = 24
 _BARS = "▁▂▃▄▅▆▇█"
 _TOLD = (Answer.FULL, Answer.DEGRADED, Answer.FAILED)
 """Answers that are told of even when there are none."""
-
-
-class Observer(Protocol):
-    """Told of a game day's steps by its runner. Every call is quick, and none raises."""
-
-    def plan(self, title: str, seconds: float, stresses: Sequence[str], arms: Sequence[str]) -> None:
-        """The game day begins, and should take so long."""
-
-    def step(self, text: str) -> None:
-        """Something is being done, such as "starting bare: inventory, payments, storefront"."""
-
-    def phase(self, arm: str, stress: str, phase: str, seconds: float) -> None:
-        """A phase begins, and will last so long."""
-
-    def samples(self, arm: str, samples: Samples) -> None:
-        """Answers came."""
-
-    def outcome(self, stress: str, outcome: Outcome) -> None:
-        """A stress was judged."""
-
-    def close(self) -> None:
-        """The game day is over, or was ended."""
 
 
 def observer(console: Console | None = None) -> Observer:

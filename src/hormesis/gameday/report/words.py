@@ -13,7 +13,17 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from hormesis.gameday.results import Acted, Check, GameDay, Outcome, Phase, RouteStats, StressResult, Verdict
+from hormesis.gameday.results import (
+    QUANTILES,
+    Acted,
+    Check,
+    GameDay,
+    Outcome,
+    Phase,
+    RouteStats,
+    StressResult,
+    Verdict,
+)
 from hormesis.units import format_seconds
 
 __all__ = [
@@ -119,8 +129,10 @@ def _up(value: float, steps: int) -> float:
 
 
 def metric(name: str, value: float) -> str:
-    """Write the value of a check's metric: latencies as durations, all else as shares."""
-    return duration(value) if name.startswith("p") else percent(value)
+    """Write the value of a check's metric: latencies as durations, throughputs as rates, all else as shares."""
+    if name == "throughput":
+        return f"{math.floor(round(value * 10, 6)) / 10:g}/s" if math.isfinite(value) else _NO_NUMBER
+    return duration(value) if name in QUANTILES else percent(value)
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -326,9 +338,8 @@ def _first(first: float) -> str:
 
 def command(gameday: GameDay) -> str:
     """Return the command that repeats the game day: the same stresses from the same seed."""
-    chosen = (
-        [part for stress in gameday.stresses for part in ("--only", stress.name)] if gameday.left_out else ["--all"]
-    )
+    names = dict.fromkeys(stress.stress or stress.name for stress in gameday.stresses)
+    chosen = [part for name in names for part in ("--only", name)] if gameday.left_out else ["--all"]
     return shlex.join(["hormesis", "gameday", "--seed", str(gameday.seed), *chosen, gameday.file])
 
 

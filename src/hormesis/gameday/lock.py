@@ -1,0 +1,77 @@
+"""Two game days at the same time on the same system: refused, by what they touch.
+
+A system that a game day starts for itself, on free ports, is its own. What others can touch as well is locked while it
+runs: ports and addresses that the file names, proxies and URLs of a system that runs already, and the machine itself if
+it is to be stressed. Locks are the kernel's, on files of this user, so none outlives its holder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hormesis.errors import ConfigurationError
+from hormesis.gameday.experiment import Experiment, Stress
+
+__all__ = ["locked", "touched"]
+
+
+def touched(experiment: Experiment, stresses: Sequence[Stress]) -> list[str]:
+    """Return what a game day touches that another one could, in words."""
+    things = {f"port {table.port}" for table in experiment.system.process.values() if table.port is not None}
+    for name, edge in experiment.system.edge.items():
+        if edge.port is not None:
+            things.add(f"port {edge.port}")
+        if edge.address is not None:
+            things.add("address {}:{}".format(*edge.address))
+        if edge.proxy is not None:
+            things.add(f"proxy {name} at {edge.proxy.rstrip('/')}")
+    if experiment.load.url is not None:
+        things.add(f"address {urlsplit(experiment.load.url).netloc}")
+    if any(dose.host for stress in stresses for dose in stress.doses):
+        things.add("this machine")
+    return sorted(things)
+
+
+@contextlib.contextmanager
+def locked(things: Iterable[str]) -> Iterator[None]:
+    """Hold a lock on each of these things.
+
+    Raises:
+        ConfigurationError: Another game day holds one of them.
+    """
+    try:
+        import fcntl  # noqa: PLC0415  not on Windows
+    except ImportError:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        for thing in things:
+            lock = stack.enter_context(_file(thing))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                message = f"another game day is running on the same system: it has {thing}; wait for its end"
+                raise ConfigurationError(message) from None
+        yield
+
+
+@contextlib.contextmanager
+def _file(thing: str) -> Iterator[int]:
+    folder = Path(tempfile.gettempdir()) / f"hormesis-{getpass.getuser()}-locks"
+    path = folder / re.sub(r"[^A-Za-z0-9.-]", "_", thing)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"the lock {path} can't be made: {error.strerror or error}") from error
+    try:
+        yield lock
+    finally:
+        os.close(lock)
