@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from hormesis.gameday.explore.counterfactual import Counterfactual, try_changes
 from hormesis.gameday.explore.pruning import Wiring
-from hormesis.gameday.explore.search import Fate, Record, Search
+from hormesis.gameday.explore.search import Record, Search
 from hormesis.gameday.explore.shrink import Shrunk, shrink
 from hormesis.gameday.explore.trials import Budget, Injection, Seen, Steps, Trial, failed, held, metered
 
@@ -121,6 +121,7 @@ class Hunt:
     replayed: list[Replayed] = field(default_factory=list)
     search: Search | None = None
     findings: list[Finding] = field(default_factory=list)
+    _baseline: list[Seen] = field(default_factory=list)
 
     @property
     def records(self) -> list[Record]:
@@ -188,11 +189,10 @@ class Hunt:
         return min(wanted, _SHARE_FOR_FINDINGS * self.budget.seconds / self.budget.trial)
 
     def _work_out(self, search: Search) -> Steps[None]:
-        """Make each finding small, and look for what contains it, in equal shares of the time that is left."""
+        """Make each finding small, and look for what contains it."""
         helped: list[str] = []
         for index, finding in enumerate(self.findings):
-            left = self.budget.seconds - self.budget.spent
-            share = Budget(left / (len(self.findings) - index), self.budget.trial)
+            share = Budget(self._share(len(self.findings) - index), self.budget.trial)
             if finding.shrunk is None:
                 self.stage = Stage.SHRINKING
                 own = Budget(_SHARE_FOR_SHRINKING * share.seconds, share.trial)
@@ -202,12 +202,20 @@ class Hunt:
             changes = self.changes_for(finding.least, finding.shrunk.seen or finding.seen, helped)
             if changes:
                 finding.fixes = Counterfactual(finding.least)
-                yield from metered(try_changes(finding.fixes, changes, repeats=self.repeats, budget=share), share)
+                asking = try_changes(
+                    finding.fixes, changes, baseline=self._baseline, repeats=self.repeats, budget=share
+                )
+                yield from metered(asking, share)
                 helped += [each.change for each in finding.fixes.named if each.change not in helped]
 
+    def _share(self, findings: int) -> float:
+        """Seconds for the next of so many findings: an equal share, but enough to come to something."""
+        left = max(0.0, self.budget.seconds - self.budget.spent)
+        return min(left, max(left / findings, _TRIALS_FOR_A_FINDING * self.budget.trial))
+
     def _shrunk(self, finding: Finding, search: Search, budget: Budget) -> Steps[Shrunk]:
-        harmless = (Fate.SURVIVED, Fate.DEGRADED)
-        holds = [frozenset(each.injections) for each in search.records.values() if each.fate in harmless]
+        harmless = (each.injections for each in search.records.values() if each.harmless)
+        holds = [frozenset(injections) for injections in harmless]
         return shrink(
             Trial(finding.injections),
             length=self.length,

@@ -2,8 +2,8 @@
 
 Every combination of the catalogue ends as one `Record`. What needs no trial is pruned; the rest is tried, the most
 suspicious first, until the time is up. Whatever fails is asked for again before it is believed: a *finding* has failed
-clearly more often than not, and the system has held without a fault right after it. What fails only now and then is told of as
-inconclusive, and is no finding.
+clearly more often than not, and the system has held without a fault right after it. What fails only now and then is
+told of as inconclusive, and is no finding.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _SEEN_ALIKE = 2.0
 
 _FAILED_TOGETHER = 6.0
 """... and how much for a finding there: it is most likely the same failure once more."""
+
+_IDLE = "nothing passes there"
 
 _RUNS_MAX = 12
 """How often a failure is asked for at most."""
@@ -77,6 +79,11 @@ class Record:
     suspected: str = ""
     runs: int = 0
     seen: Seen | None = None
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it is known to hold: it did, or there is nothing for it to act on."""
+        return self.fate in (Fate.SURVIVED, Fate.DEGRADED) or (self.fate is Fate.PRUNED and self.why == _IDLE)
 
 
 class _Agenda:
@@ -210,7 +217,7 @@ class Search:
     def _pointless_alone(self, injection: Injection) -> str:
         if frozenset([injection.signature]) in self._known:
             return "known from the corpus"
-        return "nothing passes there" if idle(injection, self._control, self._wiring) else ""
+        return _IDLE if idle(injection, self._control, self._wiring) else ""
 
     def _pointless_together(self, one: Injection, other: Injection) -> str:
         """Say why a pair needs no trial; empty when it does."""
@@ -227,7 +234,7 @@ class Search:
             if under_first is not None and idle(second, under_first, self._wiring):
                 return "nothing passes there under the other"
         if all(idle(each, self._control, self._wiring) for each in (one, other)):
-            return "nothing passes there"
+            return _IDLE
         return ""
 
     def _try_waiting(self) -> Steps[None]:

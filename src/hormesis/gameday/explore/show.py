@@ -1,0 +1,208 @@
+"""What an exploration found, for people and for machines."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from hormesis.chaos import describe
+from hormesis.errors import MissingExtraError
+from hormesis.gameday.explore.counterfactual import Effect, Tried
+from hormesis.gameday.explore.expedition import Expedition
+from hormesis.gameday.explore.hunt import Finding, Stage
+from hormesis.gameday.explore.search import Fate, Record, counts
+from hormesis.gameday.explore.trials import Budget, Injection, Seen, Trial
+from hormesis.gameday.report.terminal import STYLES, text
+from hormesis.gameday.results import Verdict
+from hormesis.units import format_seconds
+
+try:
+    from rich.console import Console
+    from rich.syntax import Syntax
+    from rich.table import Table
+    from rich.text import Text
+except ImportError as error:
+    raise MissingExtraError("hormesis.gameday.explore", "gameday") from error
+
+__all__ = ["Lines", "as_json", "print_exploration"]
+
+_PAIRS_SHOWN = 20
+
+
+class Lines:
+    """A line for each trial."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def trial(self, stage: Stage, trial: Trial, seen: Seen, budget: Budget) -> None:
+        """Say what was asked, and how it ended."""
+        left = max(0.0, budget.seconds - budget.spent)
+        self._console.print(
+            Text.assemble(
+                (f"{format_seconds(round(left)):>7} left  ", "dim"),
+                text(f"{stage}: {trial}: "),
+                text(seen.verdict, STYLES[seen.verdict]),
+            ),
+            soft_wrap=True,
+        )
+
+
+def print_exploration(expedition: Expedition, console: Console) -> None:
+    """Print what became of every fault, what fails, and what contains it."""
+    hunt = expedition.hunt
+    records = hunt.records
+    title = f"{expedition.experiment.title}: arm {expedition.arm} explored"
+    console.print(text(title, "bold"))
+    console.print(text(f"{hunt.budget.trials} trials in {format_seconds(round(expedition.seconds))}", "dim"))
+    if hunt.control is not None and not hunt.steady:
+        console.print(text("The system does not hold its objectives without a fault, so nothing can be found out:"))
+        for reason in hunt.control.reasons:
+            console.print(text(f"  {reason}"))
+        return
+    for case in hunt.replayed:
+        console.print(text(f"corpus: {case.name} {case.outcome}"))
+    if records:
+        console.print()
+        console.print(_matrix(records))
+        console.print(text(", ".join(f"{count} {what}" for what, count in _counted(records)), "dim"))
+    _print_pairs(records, console)
+    for number, finding in enumerate(hunt.findings):
+        console.print()
+        _print_finding(expedition, number, finding, console)
+    for trouble in expedition.unsaved:
+        console.print(text(f"not saved: {trouble}", "bold red"))
+    if not hunt.findings and hunt.search is not None:
+        console.print(text("Nothing was found that it does not survive.", "bold green"))
+
+
+def _counted(records: list[Record]) -> Iterator[tuple[str, int]]:
+    return ((what, count) for what, count in counts(records) if count)
+
+
+def _matrix(records: list[Record]) -> Table:
+    """Return the single faults: a row for each place, a column for each kind."""
+    singles = {record.injections[0].signature: record for record in records if len(record.injections) == 1}
+    places = dict.fromkeys(target for target, _ in singles)
+    kinds = list(dict.fromkeys(kind for _, kind in singles))
+    table = Table("", *(kind.replace("_", " ") for kind in kinds), box=None, pad_edge=False, header_style="bold")
+    for place in places:
+        table.add_row(text(place), *(_cell(singles.get((place, kind))) for kind in kinds))
+    return table
+
+
+def _cell(record: Record | None) -> Text:
+    if record is None:
+        return Text("")
+    style = STYLES[Verdict(record.fate.value)] if record.fate.tried else "dim"
+    return text(record.fate.value, style)
+
+
+def _print_pairs(records: list[Record], console: Console) -> None:
+    """Say which pairs fail or can't be told; those that hold are counted above."""
+    told = [r for r in records if len(r.injections) == 2 and r.fate in (Fate.FOUND, Fate.INCONCLUSIVE)]
+    for record in told[:_PAIRS_SHOWN]:
+        what = " + ".join(map(str, record.injections))
+        style = STYLES[Verdict(record.fate.value)]
+        because = f" (tried because {record.suspected})" if record.suspected else ""
+        console.print(Text.assemble(text(f"{what}: "), text(record.fate.value, style), text(because, "dim")))
+    if len(told) > _PAIRS_SHOWN:
+        console.print(text(f"... and {len(told) - _PAIRS_SHOWN} more pairs; --json has all", "dim"))
+
+
+def _print_finding(expedition: Expedition, number: int, finding: Finding, console: Console) -> None:
+    known = f" (known: {finding.known})" if finding.known else ""
+    found = " + ".join(map(str, finding.injections))
+    console.print(Text.assemble(text(f"{number + 1}. {found} fails", "bold red"), text(known, "dim")))
+    seen = finding.seen
+    for reason in seen.reasons[:3]:
+        console.print(text(f"   {reason}"))
+    if finding.shrunk is not None and finding.shrunk.steps:
+        dose = "" if finding.least.dose is None else f", for {format_seconds(finding.least.dose)}"
+        console.print(text(f"   the least that fails: {finding.least}{dose}"))
+    if (case := expedition.cases.get(number)) is not None:
+        console.print(text(f"   kept as {case.path}", "dim"))
+    if finding.fixes is None:
+        why = "no policy file is known" if expedition.protection is None else "no time was left to look for a fix"
+        console.print(text(f"   {why}", "dim"))
+        return
+    for tried in sorted(finding.fixes.tried, key=lambda each: list(Effect).index(each.effect)):
+        if tried.effect in (Effect.CONTAINS, Effect.AT_A_PRICE, Effect.HARMFUL):
+            console.print(_tried(tried))
+    rest = [tried for tried in finding.fixes.tried if tried.effect is Effect.DOES_NOT]
+    left_out = [tried for tried in finding.fixes.tried if tried.effect is Effect.UNTRIED]
+    console.print(text(f"   {len(rest)} changes do not contain it, {len(left_out)} were not tried", "dim"))
+    if (proposal := expedition.proposal(finding)) is not None:
+        console.print(text(f"   proposed: {proposal.change}", "bold"))
+        console.print(Syntax(proposal.diff, "diff", background_color="default"))
+
+
+def _tried(tried: Tried) -> Text:
+    style = "bold green" if tried.effect is Effect.CONTAINS else "bold yellow"
+    cost = f"; without a fault: {tried.cost}" if tried.cost is not None else ""
+    return Text.assemble(text(f"   {tried.change}: "), text(tried.effect.value, style), text(cost))
+
+
+def as_json(expedition: Expedition) -> dict[str, Any]:
+    """Return everything as plain data."""
+    hunt = expedition.hunt
+    records = hunt.records
+    return {
+        "version": 1,
+        "title": expedition.experiment.title,
+        "file": str(expedition.file),
+        "arm": expedition.arm,
+        "seed": expedition.experiment.seed,
+        "seconds": round(expedition.seconds, 1),
+        "trials": hunt.budget.trials,
+        "complete": hunt.stage is Stage.OVER,
+        "steady": hunt.steady,
+        "corpus": [{"case": each.name, "outcome": each.outcome.value} for each in hunt.replayed],
+        "counts": dict(counts(records)),
+        "explored": [
+            {
+                "faults": [_fault(each) for each in record.injections],
+                "fate": record.fate.value,
+                "why": record.why,
+                "suspected": record.suspected,
+                "runs": record.runs,
+            }
+            for record in records
+        ],
+        "findings": [_finding(expedition, number, each) for number, each in zip(itertools.count(), hunt.findings)],
+    }
+
+
+def _fault(injection: Injection) -> dict[str, Any]:
+    return {"target": injection.target, "kind": injection.kind, "fault": describe(injection.fault)}
+
+
+def _finding(expedition: Expedition, number: int, finding: Finding) -> dict[str, Any]:
+    case = expedition.cases.get(number)
+    proposal = expedition.proposal(finding)
+    return {
+        "faults": [_fault(each) for each in finding.injections],
+        "known": finding.known,
+        "reasons": list(finding.seen.reasons),
+        "least": {
+            "faults": [_fault(each) for each in finding.least.injections],
+            "dose": finding.least.dose,
+            "steps": [] if finding.shrunk is None else list(finding.shrunk.steps),
+            "runs": 0 if finding.shrunk is None else finding.shrunk.runs,
+        },
+        "case": None if case is None else str(case.path),
+        "changes": [_change(each) for each in finding.fixes.tried] if finding.fixes is not None else [],
+        "named": None if proposal is None else proposal.change,
+        "diff": None if proposal is None else proposal.diff,
+    }
+
+
+def _change(tried: Tried) -> dict[str, Any]:
+    cost = tried.cost
+    return {
+        "change": tried.change,
+        "effect": tried.effect.value,
+        "why": tried.why,
+        "cost": None if cost is None else {"goodput": cost.goodput, "p99": cost.p99, "attempts": cost.attempts},
+    }
