@@ -203,6 +203,9 @@ class Site(ThreadingHTTPServer):
 
     daemon_threads = True
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of connections that a test has broken."""
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Fine)
         self.address = f"127.0.0.1:{self.server_address[1]}"

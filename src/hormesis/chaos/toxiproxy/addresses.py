@@ -60,8 +60,18 @@ def _split(text: str) -> tuple[str, int]:
     elif ":" in host:
         return host, -1
     is_port = digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= _PORT_MAX
-    is_host = len(host) <= _HOST_MAX and host.isprintable() and " " not in host
-    return host, int(digits) if ":" in text and is_port and is_host else -1
+    return host, int(digits) if ":" in text and is_port and _is_host(host) else -1
+
+
+def _is_host(host: str) -> bool:
+    """Whether it can be looked up; nothing at all is every interface."""
+    if len(host) > _HOST_MAX or not host.isprintable() or " " in host:
+        return False
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _short(text: str) -> str:

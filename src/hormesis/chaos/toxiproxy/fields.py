@@ -42,7 +42,7 @@ def field(table: Table, key: str, kind: type[T], default: T) -> T:
         ApiError: It is of another type.
     """
     value = table.get(key, default)
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         accepted = {str: "a text", bool: "true or false", int: "a whole number"}[kind]
         raise bad_request(ConfigurationError.bad_value(key, value, accepted))
     return value

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from hormesis.chaos.toxiproxy.errors import ApiError, bad_request
 from hormesis.chaos.toxiproxy.fields import object_of
@@ -121,7 +122,7 @@ class Proxies:
             for proxy in self:
                 proxy.take_all()
                 try:
-                    await proxy.change(ProxySettings.from_json({"enabled": True}, proxy.settings))
+                    await proxy.change(replace(proxy.settings, enabled=True))
                 except ApiError as error:
                     failed = failed or error
         if failed is not None:
