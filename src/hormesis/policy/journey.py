@@ -367,7 +367,7 @@ class Layer(Ground):
         """Begin an attempt of an asynchronous call."""
         if self.inner is not None:
             return self._further_in_async(self.inner, call)
-        if self.chaos is not None and self.chaos.on:
+        if self.chaos is not None and self.chaos.on and not self.shadow:
             plan = self.chaos.plan()
             if plan is not None:
                 return self._meet_faults(self.chaos, plan, call)
