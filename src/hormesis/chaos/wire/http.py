@@ -23,7 +23,7 @@ from hormesis.chaos.wire.forces import Strike
 from hormesis.chaos.wire.stages import Data, Mark
 from hormesis.units import bytes_of
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "Out"]
 
 _HEAD_MAX = 64 * 1024
 """Bytes of a head; a longer one is passed on unread."""
@@ -53,13 +53,18 @@ class _Exchange:
         self.method = request.method
         self.ours = next((fault for fault in strike.faults if isinstance(fault, Status)), None)
         self.cut = min((bytes_of(f.truncate, least=0) for f in strike.faults if isinstance(f, Truncate)), default=None)
-        """Bytes of the answer's body that pass."""
+        """Bytes of the answer's body that still pass; None: all."""
         self.switches = request.method == b"CONNECT" or any(name == b"upgrade" for name, _ in request.headers)
 
     @property
     def asked(self) -> bool:
         """Whether the dependency gets the request."""
         return self.ours is None or self.ours.ask
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer had more of a body than passes."""
+        return self.cut is not None and self.cut < 0
 
     @property
     def waits(self) -> bool:
@@ -212,7 +217,8 @@ class Conversation:
         """Take the end of the dependency's bytes, which may be the end of an answer too."""
         if self._answers is not None:
             self._answers.feed(b"")
-            self._read_answer(self._answers, self._queue[0])
+            if rest := self._read_answer(self._answers, self._queue[0]):
+                self._down(memoryview(rest), self._struck)
         self._down(Mark.END, self._struck)
 
     @property
@@ -300,16 +306,16 @@ class Conversation:
 
     def _pass(self, exchange: _Exchange, raw: bytes, size: int) -> None:
         """Pass a part of an answer on, whose last bytes are so many of its body; those beyond the cut are not."""
-        names = exchange.strike.names
-        if exchange.cut is not None and size > exchange.cut:
-            self._down(memoryview(raw[: len(raw) - size + exchange.cut]), names)
-            self._down(Mark.CLOSE, names)
-            exchange.cut = 0
-            return
-        if exchange.cut is not None:
-            exchange.cut -= size
+        names, cut = exchange.strike.names, exchange.cut
+        if cut is not None:
+            if exchange.is_cut:
+                return
+            exchange.cut = cut - size
+            raw = raw[: len(raw) - max(0, size - cut)]
         if raw:
             self._down(memoryview(raw), names)
+        if exchange.is_cut:
+            self._down(Mark.CLOSE, names)
 
     def _switch(self) -> None:
         """Let everything pass as it is from now on."""
