@@ -2,9 +2,9 @@
 
 A runner that dies by SIGKILL cleans nothing up, and what it leaves is worse than a stray server: a *paused* process
 holds its port for ever and answers nobody. So the runner starts a keeper, a small process in a session of its own. The
-kernel closes the pipe between them when the runner ends, however it ends; the keeper then wakes, undoes every fault
-that is not ticked in the undo journal (`journal`), the last first, kills all processes that bear the mark of the run
-(`marks`), and says so.
+kernel closes the pipe between them when the runner ends, however it ends; the keeper then wakes, kills all processes
+that bear the mark of the run (`marks`), undoes every fault that is not ticked in the undo journal (`journal`), the last
+first, and says so.
 
 It also looks at the *leases* of the faults. The runner renews them over the pipe while its loop turns; a runner that
 hangs renews nothing, and the keeper undoes what has outlived its lease, though the runner lives.
@@ -217,21 +217,21 @@ class _Watch:
                 self._leases[undone.entry.id] = now + _AGAIN
 
     def end(self) -> None:
-        """Undo and kill all that is left."""
+        """Kill what still runs, so that it does no more damage; then undo all that is left."""
         left = marks.find(self.run)
-        done: list[Undone] = []
-        if self.journal is not None:
-            outstanding = self.journal.look().outstanding
-            if self.in_order and len(outstanding) == 1:  # that of the processes, which it has stopped
-                self.journal.by = "runner"
-            done = replay(self.journal, outstanding)
         for group, started in self._groups.items():
             if marks.started(group) in ("", started):
                 for number in (signal.SIGCONT, signal.SIGKILL):
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(group, number)
         with suppress(TimeoutError):
-            marks.kill_all(self.run)
+            marks.tidy(marks.kill_all(self.run))
+        done: list[Undone] = []
+        if self.journal is not None:
+            outstanding = self.journal.look().outstanding
+            if self.in_order and len(outstanding) == 1:  # that of the processes, which it has stopped
+                self.journal.by = "runner"
+            done = replay(self.journal, outstanding)
         if not self.in_order:
             _say(f"the runner has died; {len(left)} processes were left behind and are killed", done)
         elif len(done) > 1:

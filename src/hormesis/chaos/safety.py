@@ -15,10 +15,11 @@ from types import TracebackType
 from hormesis.chaos.host.act import Act, FaultFailed, to_the_end
 from hormesis.chaos.journal import Entry, Journal, replay
 from hormesis.chaos.keeper import Keeper
+from hormesis.errors import HormesisError
 
 __all__ = ["LEASE", "Safety"]
 
-LEASE = 4.0
+LEASE = 3.5
 """Seconds that a fault may act after the last sign of life of the runner's loop."""
 _RENEW_EVERY = 1.0
 
@@ -117,6 +118,8 @@ class Safety:
             return
         try:
             await act.end()
+        except (HormesisError, OSError) as error:
+            self.left.append(f"{act.what}: {error}")
         finally:
             await asyncio.to_thread(self._undo, held.entry)
 
