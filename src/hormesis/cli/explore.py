@@ -31,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
             within=seconds(options.within, "--within"),
             corpus=None if options.corpus is None else Path(options.corpus),
             policies=options.policies,
+            only=options.only,
+            kinds=options.kind,
             singles=not options.pairs,
             pairs=not options.singles,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 __all__ = ["add_explore"]
 
@@ -14,6 +15,20 @@ def add_explore(parser: argparse.ArgumentParser) -> None:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--singles", action="store_true", help="single faults only")
     only.add_argument("--pairs", action="store_true", help="pairs only, without what single faults would tell of them")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="this place, such as 'edge payments'; may be repeated",
+    )
+    parser.add_argument(
+        "--kind",
+        action="append",
+        default=[],
+        metavar="FAULT",
+        help="this kind of fault, such as latency; may be repeated",
+    )
     parser.add_argument("--arm", metavar="ARM", help="the arm to explore; the first one that is judged by default")
     parser.add_argument("--seed", type=int, help="instead of the file's; the same seed gives the same arrivals")
     parser.add_argument(

@@ -7,16 +7,17 @@ file says better than any default what is to be expected at its place, so it tak
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from hormesis.chaos import Bandwidth, BlackHole, Fault, Kill, Latency, Pause, Refuse, Reset
+from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment
 from hormesis.gameday.explore.pruning import Wiring
 from hormesis.gameday.explore.trials import Injection
 from hormesis.gameday.results import Phase
 from hormesis.units import seconds
 
-__all__ = ["catalogue", "patience", "wiring"]
+__all__ = ["catalogue", "chosen", "patience", "wiring"]
 
 _PATIENCE = 1.0
 """Seconds that a caller waits where no objective tells."""
@@ -56,6 +57,20 @@ def catalogue(experiment: Experiment, answers: Mapping[str, float]) -> list[Inje
     own = {each.signature: each for each in _single_stresses(experiment)}
     chosen = [own.pop(each.signature, each) for each in _defaults(experiment, answers)]
     return chosen + list(own.values())
+
+
+def chosen(injections: Sequence[Injection], only: Sequence[str], kinds: Sequence[str]) -> list[Injection]:
+    """Return those at some places and of some kinds; all when none is named.
+
+    Raises:
+        ConfigurationError: There is no such place, or no such kind there.
+    """
+    places, known = ({each.target for each in injections}, {each.kind for each in injections})
+    for option, what, names, accepted in (("--only", "place", only, places), ("--kind", "kind of fault", kinds, known)):
+        for name in names:
+            if name not in accepted:
+                raise ConfigurationError(f"{option}: {ConfigurationError.unknown(what, name, sorted(accepted))}")
+    return [each for each in injections if each.target in (only or places) and each.kind in (kinds or known)]
 
 
 def _defaults(experiment: Experiment, answers: Mapping[str, float]) -> Iterator[Injection]:

@@ -16,7 +16,7 @@ from hormesis.chaos import Keeper
 from hormesis.chaos.journal import FILE_NAME, recover
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment
-from hormesis.gameday.explore.catalogue import catalogue, wiring
+from hormesis.gameday.explore.catalogue import catalogue, chosen, wiring
 from hormesis.gameday.explore.corpus import Case, load_corpus, save_case
 from hormesis.gameday.explore.fixes import Change
 from hormesis.gameday.explore.hunt import Finding, Hunt, Stage
@@ -57,6 +57,8 @@ class Expedition:
         within: How long it may take, in seconds; starting and stopping come on top of it.
         corpus: Where minimal failures are kept, and tried first; None: nowhere.
         policies: The policy file of the arm; None: the one that the arm names.
+        only: The places to explore, such as `"edge payments"`; all when empty.
+        kinds: The kinds of fault, such as `"latency"`; all when empty.
         singles, pairs: What to explore.
 
     Raises:
@@ -73,10 +75,13 @@ class Expedition:
         within: float,
         corpus: Path | None = None,
         policies: str | None = None,
+        only: Sequence[str] = (),
+        kinds: Sequence[str] = (),
         singles: bool = True,
         pairs: bool = True,
     ) -> None:
         check(experiment)
+        chosen(catalogue(experiment, {}), only, kinds)
         self.experiment = dataclasses.replace(experiment, run=lengths(experiment))
         self.arm = arm
         self.file = file
@@ -98,7 +103,7 @@ class Expedition:
             raise ConfigurationError.bad_value("--within", f"{within:g}s", accepted)
         self.budget = Budget(within, trial)
         self.hunt = Hunt(
-            catalogue=lambda control: catalogue(experiment, control.answers),
+            catalogue=lambda control: chosen(catalogue(experiment, control.answers), only, kinds),
             wiring=wiring(experiment),
             budget=self.budget,
             length=float(run.dose),

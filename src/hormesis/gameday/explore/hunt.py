@@ -27,7 +27,7 @@ _SHARE_FOR_FINDINGS = 0.5
 _SHARE_FOR_SHRINKING = 0.4
 """Of what a finding gets; the rest is for finding what contains it."""
 
-_STEADY_TRIES = 3
+_STEADY_TRIES = 5
 
 
 class Stage(enum.StrEnum):
