@@ -37,7 +37,7 @@ _LAG_LEAST = 0.005
 _FAILING_MIN = 50
 """Answers in a second from which on a service that fails half of them is spared the rest of the step."""
 
-_REST = 0.5
+_REST = 0.3
 _REST_WELL = 0.9
 _RECOVERS_WITHIN = 15.0
 

@@ -5,12 +5,12 @@ do. The *knee* is the highest rate that holds: what one can plan with. A service
 answers fewer than nine tenths of what it is asked in the same time; beyond, it either saturates (what it answers stays)
 or collapses (the more it is asked, the less it answers).
 
-The search doubles the rate until one doesn't hold, twice in a row, and halves the interval between the last that held
-and the first that did not, on a logarithmic scale. One pass of that is an anecdote: near the knee a rate holds by luck.
-So with the time that is left it is done again and again, around where the knee was found, each time with fresh arrivals
-and without looking at what was measured before. Those estimates are independent, and about their median order
-statistics say something that needs no model: it lies between the lowest and the highest of n of them with probability
-1 - 2^(1-n), six being enough for 95 %.
+The search doubles the rate until one breaks the service, or doesn't hold twice in a row, and halves the interval
+between the last that held and the first that did not, on a logarithmic scale. One pass of that is an anecdote: near the
+knee a rate holds by luck. So with the time that is left it is done again and again, around where the knee was found,
+each time with fresh arrivals and without looking at what was measured before. Those estimates are independent, and
+about their median order statistics say something that needs no model: it lies between the lowest and the highest of n
+of them with probability 1 - 2^(1-n), six being enough for 95 %.
 
 Next to it stands what a model makes of all rates that held: the Universal Scalability Law (Gunther, *Guerrilla Capacity
 Planning*, 2007) for throughput X by requests in flight N, X = γN / (1 + α(N-1) + βN(N-1)), where N is measured by
@@ -292,7 +292,8 @@ class Search:
         if first is None:
             return
         self._estimates = [self._estimate(first)]
-        yield from self._break(first[1])
+        missed, self._bounds = self._bounds[1], first
+        yield from self._break(first[1], missed)
         while len(self._estimates) < _ESTIMATES_MAX:
             centre = statistics.median(self._estimates)
             self._pass_began = len(self._measured)
@@ -308,16 +309,19 @@ class Search:
             self._beyond = yield from self._ask(overload, "overload")
 
     def _estimate(self, bounds: tuple[float, float]) -> float:
-        """Return where one pass of the search puts the knee: never above the most that was answered in it.
+        """Return where one pass of the search puts the knee: never above what the service answered near it.
 
         In a step that is short for its queue a rate holds that is too high; but then fewer answers come than requests.
+        What it answered when it was too slow is what it can, unless it collapses, and then what it answered before.
         """
-        served = max(found.served for found in self._measured[self._pass_began :])
-        return min(math.sqrt(bounds[0] * bounds[1]), served)
+        found = self._measured[self._pass_began :]
+        held = [each for each in found if self.holds(each)]
+        slow = [each.served for each in found if each.valid and not self.holds(each) and each.success >= self._success]
+        most = max(held, key=lambda each: each.rate).served if held else 0.0
+        return min(math.sqrt(bounds[0] * bounds[1]), max(most, statistics.fmean(slow) if slow else math.inf))
 
-    def _break(self, low: float) -> Generator[Probe, Measurement, None]:
+    def _break(self, low: float, high: float) -> Generator[Probe, Measurement, None]:
         """Find out between which rates the service stops keeping up: from one that doesn't hold upwards."""
-        high = max(low, self._bounds[1])
         for _ in range(_BROKEN_STEPS):
             if any(found.rate == high and found.breaks for found in self._measured):
                 break
@@ -333,14 +337,14 @@ class Search:
             low, high = (low, rate) if found.breaks or not found.valid else (rate, high)
 
     def _grow(self) -> Generator[Probe, Measurement, None]:
-        """Double the rate until one doesn't hold, twice in a row."""
+        """Double the rate until one breaks the service, or doesn't hold twice in a row."""
         held, rate = self._first, self._first
         while rate < self._last:
             if not self._has_time():
                 break
             rate = min(rate * _GROWTH, self._last)
             found = yield from self._ask(rate, "growth")
-            if found.valid and not self.holds(found):
+            if found.valid and not self.holds(found) and not found.breaks:
                 found = yield from self._ask(rate, "growth")
             if not found.valid:
                 self._bounds = (held, math.inf)
