@@ -13,10 +13,7 @@ from typing import Any
 
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment, Stress, load_experiment
-from hormesis.gameday.in_tests import LoopThread
-from hormesis.gameday.report import as_json, observer, write_page
 from hormesis.gameday.results import GameDay, StressResult, Verdict
-from hormesis.gameday.runner import hold
 
 __all__ = ["Held", "Plan", "planned"]
 
@@ -54,6 +51,11 @@ class Plan:
         Raises:
             HormesisError: The system can't be started, or its folder can't be written to.
         """
+        # Tests that are only collected need none of these.
+        from hormesis.gameday.in_tests import LoopThread  # noqa: PLC0415
+        from hormesis.gameday.report import as_json, observer, write_page  # noqa: PLC0415
+        from hormesis.gameday.runner import hold  # noqa: PLC0415
+
         experiment = self.experiment if seed is None else dataclasses.replace(self.experiment, seed=seed)
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ class Held:
                     f"{arm}: {outcome.verdict}, not {wanted}, under {stress.name!r} ({stress.target}: {stress.fault})"
                 )
                 lines += [f"  {reason}" for reason in outcome.reasons]
-        return "\n".join([*lines, self.told()]) if lines else ""
+        return "\n".join(lines)
 
     def told(self) -> str:
         """Say how to look at it, and how to repeat it."""

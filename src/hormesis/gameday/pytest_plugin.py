@@ -33,6 +33,7 @@ __all__ = ["fault_proxy", "gameday", "load", "service_process"]
 _SECTIONS: pytest.StashKey[list[tuple[str, Callable[[], str]]]] = pytest.StashKey()
 """What a failed test's report tells besides: a title, and how to get the text."""
 _HELD: pytest.StashKey[Any] = pytest.StashKey()
+_FIXTURE = "gameday"
 _LOG_SHOWN = 4000
 """Characters of a log that a failed test's report shows."""
 
@@ -72,9 +73,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         plans = planned(mark.args, mark.kwargs, folder=Path(metafunc.definition.path).parent)
     except HormesisError as error:
         raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: {error}") from None
-    if "gameday" not in metafunc.fixturenames:
-        metafunc.fixturenames.append("gameday")
-    metafunc.parametrize("gameday", plans, indirect=True, ids=[plan.stress.name for plan in plans])
+    if _FIXTURE not in metafunc.fixturenames:
+        metafunc.fixturenames.append(_FIXTURE)
+    metafunc.parametrize(_FIXTURE, plans, indirect=True, ids=[plan.stress.name for plan in plans])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the game day of a mark held also where the test does not ask for what came of it."""
+    for item in items:
+        if (
+            isinstance(item, pytest.Function)
+            and item.get_closest_marker("gameday")
+            and _FIXTURE not in item.fixturenames
+        ):
+            item.fixturenames.append(_FIXTURE)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.server
 import json
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +130,33 @@ def run() -> Run:
         return asyncio.run(main())
 
     return run
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/hang":
+            time.sleep(1)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        told = {"method": self.command, "path": self.path, "token": self.headers.get("X-Token"), "body": body}
+        answer = json.dumps(told).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(answer)
+
+    do_POST = do_GET  # noqa: N815  # the names that the library looks for
+
+    def log_message(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def serving() -> Iterator[str]:
+    """A server that tells what it was asked."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()

@@ -8,7 +8,7 @@ Verdicts are the Chaos Toolkit's, but where those leave a fault in place or call
 `docs/chaos/chaostoolkit.md` says where.
 """
 
-from hormesis.gameday.chaostoolkit.command import run_file
+from hormesis.gameday.chaostoolkit.command import plan_of, run_file
 from hormesis.gameday.chaostoolkit.experiment import is_experiment
 
-__all__ = ["is_experiment", "run_file"]
+__all__ = ["is_experiment", "plan_of", "run_file"]

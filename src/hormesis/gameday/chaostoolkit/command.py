@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hormesis.gameday.chaostoolkit.threads import Worker
 from hormesis.gameday.chaostoolkit.values import Table, variables
 from hormesis.gameday.chaostoolkit.will import Will
 
-__all__ = ["run_file"]
+__all__ = ["plan_of", "run_file"]
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
@@ -33,7 +33,6 @@ def run_file(
     out: Path,
     *,
     given: Iterable[str] = (),
-    dry_run: bool = False,
     as_data: bool = False,
     **strategies: Any,
 ) -> int:
@@ -43,7 +42,6 @@ def run_file(
         path: The file, JSON or YAML.
         out: The folder for `journal.json`; it must exist.
         given: Configuration in place of the file's, each `name=value` or `name:type=value`.
-        dry_run: Only print what would be done.
         as_data: Print the journal instead of words.
         strategies: As in `Settings`; None for what the file says.
 
@@ -54,15 +52,9 @@ def run_file(
         ConfigurationError: It can't be run as it is, or the folder can't be written to.
         MissingExtraError: What it needs is not installed.
     """
-    for folder in (os.getcwd(), os.fspath(Path(path).resolve().parent)):
-        if folder not in sys.path:
-            sys.path.append(folder)  # where the modules of Python providers and controls usually are
-    experiment = read(path)
+    experiment = _read(path)
     settings = Settings.of(experiment, **strategies)
     chosen = variables(given)
-    if dry_run:
-        _print("\n".join(_plan(experiment)))
-        return 0
     journal, held, received = asyncio.run(_run(experiment, settings, chosen, out))
     if as_data:
         _print(journal.to_json())
@@ -105,8 +97,21 @@ async def _run(experiment: Table, settings: Settings, given: Table, out: Path) -
     return journal, run.held, received[0] if journal.status == "interrupted" and received else 0
 
 
-def _plan(experiment: Table) -> Iterable[str]:
-    """Say what an experiment would do."""
+def _read(path: str | os.PathLike[str]) -> Table:
+    for folder in (os.getcwd(), os.fspath(Path(path).resolve().parent)):
+        if folder not in sys.path:
+            sys.path.append(folder)  # where the modules of Python providers and controls usually are
+    return read(path)
+
+
+def plan_of(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Say in lines what an experiment would do, and do nothing.
+
+    Raises:
+        ConfigurationError: It can't be run as it is.
+        MissingExtraError: What it needs is not installed.
+    """
+    experiment = _read(path)
     yield f"experiment: {experiment['title']}"
     stages = [
         ("the steady state must hold, before and after", probes_of(experiment)),
