@@ -1,4 +1,4 @@
-"""Faults that are injected into the requests of HTTP clients look as the library's own, and travel on where they may."""
+"""Faults that are injected into the requests of HTTP clients look as the library's own."""
 
 from __future__ import annotations
 
