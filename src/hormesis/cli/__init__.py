@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import hormesis
 from hormesis.cli.exploreoptions import add_explore
+from hormesis.cli.gamedayoptions import add_gameday
 from hormesis.cli.loadoptions import add_capacity, add_load
 from hormesis.errors import HormesisError, MissingExtraError
 
@@ -53,17 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     gameday = commands.add_parser("gameday", help="stress a system and see which failure modes it survives")
-    gameday.add_argument("file", help="the experiment, a TOML file")
-    gameday.add_argument(
-        "--seed", type=int, help="instead of the file's; the same seed gives the same arrivals and doses"
-    )
-    gameday.add_argument(
-        "--only", action="append", default=[], metavar="STRESS", help="run this stress; may be repeated"
-    )
-    gameday.add_argument("--all", action="store_true", help="run every stress of the file, not just its tour")
-    gameday.add_argument("--arm", action="append", default=[], metavar="ARM", help="run this arm; may be repeated")
-    gameday.add_argument("--out", default="gameday-report", metavar="DIR", help="where the report goes (%(default)s)")
-    gameday.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
+    add_gameday(gameday)
     gameday.set_defaults(command=_gameday)
 
     explore = commands.add_parser(
@@ -93,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     capacity = commands.add_parser("capacity", help="find the knee and the breaking point of a service")
     add_capacity(capacity)
     capacity.set_defaults(command=_capacity)
+
+    undo = commands.add_parser("undo", help="take back what a game day left in force that could not end in order")
+    undo.add_argument("dir", nargs="?", default="gameday-report", metavar="DIR", help="its --out (%(default)s)")
+    undo.set_defaults(command=_undo)
 
     lint = commands.add_parser("lint", help="find combinations in a policy file that can't work as meant")
     lint.add_argument("file", help="a policy file")
@@ -137,6 +132,12 @@ def _load(options: argparse.Namespace) -> int:
 
 def _proxy(options: argparse.Namespace) -> int:
     from hormesis.cli.proxy import run  # noqa: PLC0415
+
+    return run(options)
+
+
+def _undo(options: argparse.Namespace) -> int:
+    from hormesis.cli.undo import run  # noqa: PLC0415
 
     return run(options)
 

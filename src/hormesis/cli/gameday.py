@@ -1,25 +1,32 @@
 """`hormesis gameday`: read, run, report.
 
-The first Ctrl-C (or SIGTERM, or a closed terminal) ends the game day in order: faults are undone, processes stopped.
-Further ones are ignored while that happens; it takes a few seconds at most.
+The first Ctrl-C (or SIGTERM, or a closed terminal) ends the game day in order: faults are undone, processes stopped,
+and what was finished by then is reported. Further ones are ignored while that happens; it takes a few seconds at most.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import dataclasses
 import json
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hormesis.cli.shell import folder, until_interrupted
-from hormesis.errors import ConfigurationError
-from hormesis.gameday.experiment import load_experiment
+from hormesis.errors import ConfigurationError, HormesisError
+from hormesis.gameday.experiment import Experiment, Stress, load_experiment
+from hormesis.gameday.junit import as_junit
+from hormesis.gameday.plan import lines, make_plan
 from hormesis.gameday.report import PatientConsole, as_json, observer, print_report, write_page
 from hormesis.gameday.results import GameDay
-from hormesis.gameday.runner import hold
+from hormesis.gameday.runner import Day
 
 __all__ = ["run"]
+
+_REPEATS_MAX = 100
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,33 +39,88 @@ def run(options: argparse.Namespace) -> int:
         if arm not in experiment.arm:
             raise ConfigurationError(f"--arm: {ConfigurationError.unknown('arm', arm, experiment.arm)}")
     arms = [arm for arm in experiment.arm if not options.arm or arm in options.arm]
+    if not 1 <= options.repeat <= _REPEATS_MAX:
+        raise ConfigurationError.bad_value("--repeat", options.repeat, f"a whole number from 1 to {_REPEATS_MAX}")
+    if options.dry_run:
+        return _dry_run(experiment, stresses, arms, options)
+    junit = None if options.junit is None else Path(options.junit)
+    if junit is not None:
+        _check_writable("--junit", junit)
     with folder(options.out) as out:
-        watcher = observer()
-        try:
-            gameday, interrupted_by = until_interrupted(
-                hold(experiment, stresses, arms, file=options.file, out=out, observer=watcher)
-            )
-        finally:
-            watcher.close()
-        if gameday is None:
-            print("hormesis: interrupted; every fault is undone and every process is stopped", file=sys.stderr)
-            return 128 + interrupted_by
-        _report(gameday, out, as_data=options.json)
+        for name in ("report.html", "report.json"):
+            _check_writable("--out", out / name)
+        return _hold(experiment, stresses, arms, options, out, junit)
+
+
+def _hold(
+    experiment: Experiment,
+    stresses: Sequence[Stress],
+    arms: Sequence[str],
+    options: argparse.Namespace,
+    out: Path,
+    junit: Path | None,
+) -> int:
+    watcher = observer()
+    day = Day(experiment, stresses, arms, file=options.file, out=out, observer=watcher, repeat=options.repeat)
+    try:
+        gameday, interrupted_by = until_interrupted(day.hold())
+    except HormesisError as error:
+        watcher.close()
+        _report_part(day.so_far(str(error).splitlines()[0]), options, out, junit)
+        raise
+    finally:
+        watcher.close()
+    if gameday is None:
+        print("hormesis: interrupted; every fault is undone and every process is stopped", file=sys.stderr)
+        _report_part(day.so_far(f"interrupted by {signal.Signals(interrupted_by).name}"), options, out, junit)
+        return 128 + interrupted_by
+    _report(gameday, options, out, junit)
     return 0 if gameday.held else 1
 
 
-def _report(gameday: GameDay, out: Path, *, as_data: bool) -> None:
+def _report_part(gameday: GameDay, options: argparse.Namespace, out: Path, junit: Path | None) -> None:
+    """Report what was finished, if anything was."""
+    if gameday.stresses:
+        _report(gameday, options, out, junit)
+
+
+def _report(gameday: GameDay, options: argparse.Namespace, out: Path, junit: Path | None) -> None:
     """Write the page and the data, and print; what can't be written is said after what was found."""
     page, trouble = out / "report.html", None
     try:
         write_page(gameday, page)
         (out / "report.json").write_text(json.dumps(as_json(gameday, samples=True)), encoding="utf-8")
+        if junit is not None:
+            junit.write_text(as_junit(gameday), encoding="utf-8")
     except OSError as error:
         trouble = error
-    if as_data:
+    if options.json:
         print(json.dumps(as_json(gameday, samples=False), indent=2))
     else:
         print_report(gameday, PatientConsole(), None if trouble else page)
     if trouble is not None:
         reason = trouble.strerror or trouble
         raise ConfigurationError(f"--out {out}: the report can't be written: {reason}") from trouble
+
+
+def _dry_run(
+    experiment: Experiment, stresses: Sequence[Stress], arms: Sequence[str], options: argparse.Namespace
+) -> int:
+    """Print the plan; 1 if this machine can't carry it out."""
+    plan = asyncio.run(make_plan(experiment, stresses, arms, options.repeat))
+    if options.json:
+        print(json.dumps(dataclasses.asdict(plan), indent=2))
+    else:
+        print("\n".join(lines(plan)))
+    return 0 if plan.possible else 1
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Make sure, before anything is started, that a file can be written, and leave none where there was none."""
+    made = not path.exists()
+    try:
+        path.open("a").close()
+        if made:
+            path.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"{option}: {path} can't be written to: {error.strerror or error}") from error

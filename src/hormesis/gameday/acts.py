@@ -56,7 +56,7 @@ __all__ = ["EdgeProxy", "Grounds", "act_of", "how_undone", "impossible"]
 
 
 class EdgeProxy(Protocol):
-    """A proxy on an edge: ours, or one that runs already and also says how to `undo(name)` a fault from elsewhere."""
+    """A proxy on an edge: ours, or one that runs already and also says how to `undo(fault, name=)` from elsewhere."""
 
     @property
     def host(self) -> str:
@@ -159,7 +159,7 @@ def act_of(dose: Dose, name: str, grounds: Grounds) -> Act | None:
 def _on_edge(what: str, fault: Fault, name: str, proxy: EdgeProxy) -> Act:
     """A fault on the wire ends with the runner, whose proxy it is; one of somebody else's proxy says how to undo it."""
     undo = getattr(proxy, "undo", None)
-    steps = [] if undo is None else [undo(name)]
+    steps = [] if undo is None else undo(fault, name=name)
     return _Doing(what, lambda: proxy.apply(fault, name=name), lambda: proxy.lift(name), steps)
 
 

@@ -82,7 +82,9 @@ class Course:
         self._watch: Watch | None = None
         self._recent: Recent | None = None
         self._hysteresis: Hysteresis | None = None
-        self._looks = Looks(experiment.probe, experiment.invariant, system.probes, self.started, self._missed)
+        self._looks = Looks(
+            experiment.probe, experiment.invariant, system.probes, self.started, self._missed, stress.may_miss
+        )
         self._restarts = {name: process.restarts for name, process in system.processes.items()}
         self._trouble = (len(system.left), len(system.expired))
 
@@ -179,7 +181,7 @@ class Course:
             self._end_dose(reason or (self.failures.spent if self.failures is not None else ""))
 
     def _missed(self, probe: Probe, said: str) -> None:
-        if probe.abort and self._watch is not None:
+        if probe.abort and self._watch is not None and probe.name not in self.stress.may_miss:
             self._end_dose(f"probe {probe.name!r} {said}")
 
     def _end_dose(self, reason: str) -> None:

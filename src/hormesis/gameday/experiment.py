@@ -53,8 +53,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hormesis import tables
-from hormesis.chaos import Spike
+from hormesis.chaos import Refuse, Spike
 from hormesis.errors import ConfigurationError
+from hormesis.gameday.attached import toxics_of
 from hormesis.gameday.bounds import Abort, BlastRadius, Budget, Burn
 from hormesis.gameday.load import Load, expected, known, streams
 from hormesis.gameday.objectives import Limits, Objective
@@ -84,6 +85,7 @@ __all__ = [
     "schema",
 ]
 
+_BASE = "experiment"
 _GRACE = 3.0
 """Seconds that answers may still come in after the last arrival; what is later counts as unfinished."""
 
@@ -176,6 +178,8 @@ class Experiment(Settings):
                 self._check_dose(where, dose)
             for route in stress.objective:
                 known(f"{where}: objective", "request", route, routes)
+            for probe in stress.may_miss:
+                known(f"{where}: may_miss", "probe", probe, [each.name for each in self.probe])
             if (radius := self.radius(stress)) is not None:
                 radius.check_names(routes, list(self.load.client), f"{where}: blast_radius")
                 try:
@@ -212,6 +216,7 @@ class Experiment(Settings):
         addresses = [f"{name}{part}" for name in self.system.process for part in ("", ".host", ".port")]
         addresses += [f"{name}.edge" for name, edge in self.system.edge.items() if edge.proxy is None]
         counts = [f"{route}.{what}" for route in self.routes for what in ("full", "answered", "sent")]
+        counts += [f"{look.name}.held" for look in looks]
         for look in looks:
             for name in look.placeholders():
                 if name not in (names := [*addresses, *counts, "dir"]):
@@ -223,6 +228,11 @@ class Experiment(Settings):
         """Refuse a dose at a place that is not there."""
         if dose.edge is not None:
             known(f"{where}: edge", "edge", dose.edge, self.system.edge)
+            if self.system.edge[dose.edge].proxy is not None and not isinstance(dose.what, Refuse):
+                try:
+                    toxics_of(dose.what, "toxic")  # type: ignore[arg-type]  # only a fault on the wire is on an edge
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{where}: {error.message}", error.key) from None
         if dose.process is not None:
             known(f"{where}: process", "process", dose.process, self.system.process)
         if isinstance(fault := dose.what, Spike):
@@ -350,13 +360,16 @@ def _unique(key: str, names: Sequence[str]) -> None:
 def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     """Read an experiment file.
 
+    A file that says `experiment = "other.toml"` is that other one, with its own top-level tables in the place of those
+    there; its processes run in the other one's folder. So a stress can have a file of its own.
+
     Raises:
         ConfigurationError: There is no such file, or something in it can't be meant; the message names file, key and
             value, and what would be accepted.
         MissingExtraError: The extra `gameday` is not installed.
     """
     try:
-        return tables.read(Experiment, tables.read_toml(path), "")
+        return tables.read(Experiment, _table(Path(path)), "")
     except ConfigurationError as error:
         if error.message.startswith(str(path)):
             raise
@@ -370,4 +383,22 @@ def schema() -> dict[str, Any]:
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
     """The folder in which an experiment's processes run."""
-    return Path(path).resolve().parent
+    folder = Path(path).resolve().parent
+    other = tables.read_toml(path).get(_BASE) if Path(path).is_file() else None  # none where it was built in code
+    return folder if other is None else (folder / str(other)).resolve().parent
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """Read a file, over the one that it is based on."""
+    table = tables.read_toml(path)
+    if _BASE not in table:
+        return table
+    other = table.pop(_BASE)
+    if not isinstance(other, str):
+        raise ConfigurationError.bad_value(_BASE, other, "the path of another experiment file")
+    base = tables.read_toml(path.parent / other)
+    if _BASE in base:
+        raise ConfigurationError(f"{_BASE} is {other!r}, which is based on another one itself; name that one", _BASE)
+    if "stress" in table and "run" not in table:
+        base.get("run", {}).pop("tour", None)  # it names the other file's stresses
+    return {**base, **table}

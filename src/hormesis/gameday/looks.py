@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from hormesis.gameday.probes import Invariant, Look, Moment, Probe
@@ -37,6 +37,7 @@ class Looks:
         prober: What looks.
         started: When the load begins, monotonic.
         on_miss: Called when a probe has missed that looks all along.
+        may_miss: The probes that may miss while the dose is in force.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Looks:
         prober: Probes,
         started: float,
         on_miss: Callable[[Probe, str], None],
+        may_miss: Collection[str] = (),
     ) -> None:
         self._probes, self._invariants = probes, invariants
         self._prober = prober
         self._started = started
         self._on_miss = on_miss
+        self._may_miss = may_miss
         self._seen: list[_Seen] = []
 
     async def at(self, moment: Moment) -> bool:
@@ -90,6 +93,7 @@ class Looks:
         found = []
         for seen in sorted(self._seen, key=lambda seen: seen.at):
             phase = seen.phase or next((each for each in Phase if seen.at < phases[each].end), Phase.RECOVERED)
+            lenient = phase in _LENIENT or (phase is Phase.CONTAINED and seen.look.name in self._may_miss)
             found.append(
                 ProbeResult(
                     probe=seen.look.name,
@@ -97,7 +101,7 @@ class Looks:
                     at=seen.at,
                     took=seen.took,
                     said=seen.said,
-                    judged=phase not in _LENIENT,
+                    judged=not lenient,
                     invariant=isinstance(seen.look, Invariant),
                 )
             )

@@ -99,8 +99,10 @@ async def make_plan(experiment: Experiment, stresses: Sequence[Stress], arms: Se
 
 def lines(plan: Plan) -> Iterator[str]:
     """Yield the plan in words."""
-    yield f"{plan.title}: {len(plan.stresses)} stresses on {' and '.join(plan.arms)}, seed {plan.seed}, about "
-    yield f"  {format_seconds(round(plan.seconds, 1))} without starting and stopping. Nothing is started by this."
+    stresses = f"{len(plan.stresses)} {'stress' if len(plan.stresses) == 1 else 'stresses'}"
+    yield f"{plan.title}: {stresses} on {' and '.join(plan.arms)}, seed {plan.seed}"
+    took = format_seconds(max(1, round(plan.seconds)))
+    yield f"It would take about {took}, and the time to start and stop. Nothing is started now."
     parts = {
         "Started for each arm": plan.started,
         "Touched": plan.touches,

@@ -46,8 +46,9 @@ class Look(Settings):
     """What probes and invariants have in common: where they look, and what they may find.
 
     In all texts but regular expressions `{NAME}` is the address (`host:port`) of a process, `{NAME.port}` its port,
-    `{dir}` the scratch folder, and `{ROUTE.full}`, `{ROUTE.answered}` and `{ROUTE.sent}` are how many requests of a
-    route were fully answered, answered or sent to this arm so far.
+    `{dir}` the scratch folder, and `{EDGE.edge}` the address of an edge's proxy. `{ROUTE.full}`, `{ROUTE.answered}` and
+    `{ROUTE.sent}` are how many requests of a route were fully answered, answered or sent to this arm so far, and
+    `{PROBE.held}` is how often a probe found what was asked for.
 
     Attributes:
         name: What reports call it.

@@ -77,14 +77,15 @@ class Probes:
         Returns:
             What was wrong, in words (empty when all is well), and how many seconds it took.
         """
-        counts = {f"{route}.{what}": "0" for route in self._routes for what in ("sent", "full", "answered")}
-        known = {**self._known, **counts, **{name: str(count) for name, count in self._counts.items()}}
+        none_yet = dict.fromkeys(look.placeholders(), "0")
+        known = {**none_yet, **self._known, **{name: str(count) for name, count in self._counts.items()}}
         within, began = seconds(look.timeout), time.monotonic()
         try:
             async with asyncio.timeout(within):
                 said = await self._ask(look, filled(look.question(), known), known)
         except TimeoutError:
             said = f"gave no answer in {format_seconds(within)}, and was cut off"
+        self._counts[f"{look.name}.held"] += not said
         return said, time.monotonic() - began
 
     async def _ask(self, look: Look, question: Mapping[str, Any], known: Mapping[str, str]) -> str:

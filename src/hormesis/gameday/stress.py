@@ -53,6 +53,7 @@ class Stress(Settings):
         doses: All doses; they come into force together.
         objective: Changes to the objectives under this stress.
         load: Changes to the load under this stress, from its calm on.
+        may_miss: The probes that may miss while its dose is in force.
         blast_radius: Whom it may hit, in place of the experiment's.
         metastability: Whether, and how, to find out what frees a system that does not recover by itself.
         calm, dose, recovery, detection, recover_within: Its own durations, in place of the run's; `dose` is how long
@@ -68,6 +69,7 @@ class Stress(Settings):
     doses: Sequence[Dose] = ()
     objective: Mapping[str, Objective] = dataclasses.field(default_factory=dict)
     load: LoadChanges | None = None
+    may_miss: Sequence[str] = ()
     blast_radius: BlastRadius | None = None
     metastability: bool | Metastability = False
     calm: Duration | None = None

@@ -27,6 +27,7 @@ from hormesis.chaos.safety import Safety
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.acted import EventLog
 from hormesis.gameday.acts import EdgeProxy, Grounds, act_of, how_undone, impossible
+from hormesis.gameday.attached import AttachedProxy
 from hormesis.gameday.experiment import Experiment, Stress
 from hormesis.gameday.probing import Probes
 from hormesis.gameday.together import together
@@ -154,7 +155,8 @@ async def running(
         await setup.prepare(safety)
         proxies: dict[str, EdgeProxy] = {}
         for name in experiment.system.edge:
-            proxies[name] = await stack.enter_async_context(setup.proxy(name))
+            proxy: EdgeProxy = await stack.enter_async_context(setup.proxy(name))
+            proxies[name] = proxy
             setup.edge_is_at(name, proxies[name])
         tables = experiment.system.process
         processes = {name: Process(setup.settings(name), keeper) for name in tables}
@@ -244,9 +246,11 @@ class _Setup:
             known |= {name: f"{host}:{port}", f"{name}.host": host, f"{name}.port": str(port)}
         return known | {f"{name}.edge": f"{at['host']}:{at['port']}" for name, at in self._edges.items()}
 
-    def proxy(self, name: str) -> FaultProxy:
+    def proxy(self, name: str) -> FaultProxy | AttachedProxy:
         """Return the proxy of an edge, not started; it listens where its caller can reach it."""
         edge = self.experiment.system.edge[name]
+        if edge.proxy is not None:
+            return AttachedProxy(name, edge.proxy)
         to = edge.to or ""
         upstream = edge.address or (self.host(to), self.ports[to])
         network = self.networks.get(edge.from_ or "")

@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+from hormesis.gameday.metastability import State
 from hormesis.gameday.results import (
     QUANTILES,
     Acted,
@@ -194,6 +195,8 @@ def summary(gameday: GameDay) -> list[str]:
     ]
     if unknown:
         said.append(f"Inconclusive: {'; '.join(unknown)}.")
+    if gameday.ended:
+        said.append(f"It ended before its time: {gameday.ended.rstrip('.')}.")
     if gameday.left_out:
         said.append(f"Left out of this run: {_and(gameday.left_out)}.")
     return said
@@ -212,7 +215,7 @@ def _survival(gameday: GameDay, arm: str) -> str:
 
 def what_happened(outcome: Outcome) -> str:
     """Say what a stress did to an arm: the verdict and what it rests on, the way back, and an early end."""
-    missed = _missed([check for check in outcome.checks if check.held is False])
+    missed = "; ".join(filter(None, [*_findings(outcome), _missed([c for c in outcome.checks if c.held is False])]))
     match outcome.verdict:
         case Verdict.FAILED if missed:
             why = f": {missed}"
@@ -224,6 +227,21 @@ def what_happened(outcome: Outcome) -> str:
     if outcome.aborted:
         said.append(f"the dose was ended early: {outcome.aborted.rstrip('.')}")
     return "; ".join(said)
+
+
+def _findings(outcome: Outcome) -> list[str]:
+    """Say what no objective speaks of: processes that died, probes that missed, a system that stayed broken."""
+    probes: dict[str, list[str]] = {}
+    for probe in outcome.probes:
+        if probe.judged and not probe.held and probe.phase is not Phase.CALM:
+            probes.setdefault(probe.probe, []).append(probe.described)
+    said = [*outcome.ended]
+    if outcome.hysteresis is not None and outcome.hysteresis.state is not State.RECOVERED:
+        said.append(
+            f"{outcome.hysteresis.state}, with a hysteresis gap of {percent(outcome.hysteresis.gap)} of the load"
+        )
+    said += [each[0] if len(each) == 1 else f"{each[0]}, and {len(each) - 1} times more" for each in probes.values()]
+    return said
 
 
 def missed_in(outcome: Outcome) -> str:
