@@ -1,10 +1,10 @@
 """Exploration: find what a system does not survive, make it small, and name what contains it.
 
 All of it is a conversation (`trials`): trials go out, what was seen comes back, from a real system or a simulated one.
-`catalogue` says which faults there are, `pruning` which combinations need no trial and which come first, `search` tries
-the rest, `shrink` (with `milder`) makes a failure as small as it gets, `counterfactual` finds the change of the policies
-that contains it, `fixes` makes those changes, `corpus` keeps the failures, and `hunt` puts it together. `real` and
-`setup` answer from a real system, `expedition` is `hormesis explore`, and `show` is what people read.
+`catalogue` says which faults there are, `pruning` which combinations need no trial and which come first, `search`
+tries the rest, `shrink` (with `milder`) makes a failure as small as it gets, `counterfactual` finds the change of the
+policies that contains it, `fixes` makes those changes, `corpus` keeps the failures, and `hunt` puts it together. `real`
+and `setup` answer from a real system, `expedition` is `hormesis explore`, and `show` is what people read.
 """
 
 from hormesis.gameday.explore.corpus import Case, load_corpus, save_case
@@ -30,8 +30,8 @@ __all__ = [
     "Seen",
     "Shrunk",
     "Tolerance",
-    "Tried",
     "Trial",
+    "Tried",
     "Wiring",
     "answered",
     "load_corpus",
