@@ -82,7 +82,7 @@ class _Shell:
             url, streams=(), trace=None, users=None, segments=[Segment(1.0, 1.0)], timeout=patience, grace=patience
         )
         self._fleet = Fleet()
-        self._stopped = False
+        self._stopped = asyncio.Event()
         self.began = monotonic()
         self.host = _host()
 
@@ -91,7 +91,7 @@ class _Shell:
         return await interruptible(self._hold(), self._stop)
 
     async def _stop(self) -> bool:
-        self._stopped = True
+        self._stopped.set()
         return await self._fleet.cancel()
 
     async def _hold(self) -> str:
@@ -100,9 +100,9 @@ class _Shell:
             self.began, self.host = monotonic(), _host()
             probes = self._search.probes()
             probe = next(probes)
-            while not self._stopped:
+            while not self._stopped.is_set():
                 found = await self._measure(probe)
-                if self._stopped:
+                if self._stopped.is_set():
                     break
                 self._tell(probe, found)
                 shaken = probe.purpose != "calm" and not self._search.holds(found)
@@ -152,7 +152,7 @@ class _Shell:
     async def _recovered(self) -> bool:
         """Wait until the service is well again with little to do."""
         rate, give_up = self._search.first, monotonic() + _RECOVERS_WITHIN
-        while not self._stopped:
+        while not self._stopped.is_set():
             result = await self._send(max(rate / 2, 10 / _REST), _REST, f"{self.spec.seed}/rest/{monotonic()}")
             if numbers(result.samples, _REST).success >= _REST_WELL:
                 return True
@@ -237,10 +237,9 @@ def _knee(capacity: Capacity) -> str:
 
 
 def _as_json(capacity: Capacity, shell: _Shell, host: dict[str, float]) -> dict[str, Any]:
-    table = dataclasses.asdict(capacity)
-    return _plain(
-        {"format": "hormesis-capacity/1", "url": shell.spec.base_url, "seed": shell.spec.seed, **table, "host": host}
-    )
+    about = {"format": "hormesis-capacity/1", "url": shell.spec.base_url, "seed": shell.spec.seed}
+    table: dict[str, Any] = _plain({**about, **dataclasses.asdict(capacity), "host": host})
+    return table
 
 
 def _plain(value: Any) -> Any:

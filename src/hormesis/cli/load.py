@@ -150,11 +150,11 @@ async def reach(spec: LoadSpec) -> None:
             _, writer = await asyncio.open_connection(origin.host, origin.port, ssl=tls or None)
     except TimeoutError:
         reason = f"no connection within {_REACH_WITHIN:g} s"
-    except (OSError, UnicodeError) as error:
-        number = getattr(error, "errno", None)
+    except ConnectionError as error:
         # What asyncio says of a refused connection is how it was called.
-        known = isinstance(error, ConnectionError) and number
-        reason = os.strerror(number) if known else getattr(error, "strerror", None) or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
     else:
         writer.close()
         return

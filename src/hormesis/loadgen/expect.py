@@ -63,7 +63,7 @@ class Expect(Settings):
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", self._statuses())
         object.__setattr__(self, "contains", (self.contains,) if isinstance(self.contains, str) else (*self.contains,))
-        if not all(isinstance(text, str) and text for text in self.contains):
+        if not all(map(_is_text, self.contains)):
             raise ConfigurationError.bad_value("contains", list(self.contains), "a text, or a list of texts")
         for path in self.json:
             steps(path)
@@ -189,6 +189,10 @@ def _same(asked: object, found: object, *, drawn: bool) -> bool:
     if isinstance(asked, list | tuple) and isinstance(found, list):
         return len(asked) == len(found) and all(_same(*pair, drawn=False) for pair in zip(asked, found, strict=True))
     return asked == found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _shown(found: object) -> str:

@@ -44,7 +44,7 @@ class Origin:
             ConfigurationError: It is not the URL of an HTTP server.
         """
         refused = ConfigurationError.bad_value(key, url, "a URL such as 'http://127.0.0.1:8000'")
-        if not isinstance(url, str) or not _URL.fullmatch(url):
+        if not _is_url(url):
             raise refused
         try:
             parts = urlsplit(url)
@@ -66,3 +66,7 @@ class Origin:
             host_header=parts.netloc.rpartition("@")[2],
             authorization=authorization,
         )
+
+
+def _is_url(value: object) -> bool:
+    return isinstance(value, str) and _URL.fullmatch(value) is not None

@@ -39,6 +39,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _NAME = re.compile(r".+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\r\n\0]*")
+_BODY = re.compile(r".*", re.DOTALL)
 _PATH = re.compile(r"/[!-~]*")
 _NOT_DEGRADED = ("", "0", "false")
 _REQUESTS_MAX = 1000
@@ -135,7 +136,7 @@ class Request:
             raise ConfigurationError.bad_value(self._key("path"), self.path, "a path from '/' on, without spaces")
         object.__setattr__(self, "headers", self._checked_headers())
         object.__setattr__(self, "json", self._plain_json())
-        if self.body is not None and (not isinstance(self.body, str) or self.json is not None):
+        if self.body is not None and not (_is_text(self.body, _BODY) and self.json is None):
             raise ConfigurationError.bad_value(self._key("body"), self.body, "a text, and none beside json")
         object.__setattr__(self, "values", self._checked_values())
         object.__setattr__(self, "expect", self._expectation())
