@@ -15,8 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hormesis.cli import chaostoolkit
 from hormesis.cli.shell import folder, until_interrupted
 from hormesis.errors import ConfigurationError, HormesisError
+from hormesis.gameday.chaostoolkit import is_experiment
 from hormesis.gameday.experiment import Experiment, Stress, load_experiment
 from hormesis.gameday.junit import as_junit
 from hormesis.gameday.plan import lines, make_plan
@@ -31,6 +33,8 @@ _REPEATS_MAX = 100
 
 def run(options: argparse.Namespace) -> int:
     """Hold a game day; 0 only if every judged arm held its objectives."""
+    if is_experiment(options.file):
+        return chaostoolkit.run(options)
     experiment = load_experiment(options.file)
     if options.seed is not None:
         experiment = dataclasses.replace(experiment, seed=options.seed)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from hormesis.cli.chaostoolkit import add_chaostoolkit
+
 __all__ = ["add_gameday"]
 
 
 def add_gameday(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
-    add("file", help="the experiment, a TOML file")
+    add("file", help="the experiment, a TOML file; or one of the Chaos Toolkit's, JSON or YAML")
     add("--seed", type=int, help="instead of the file's; the same seed gives the same arrivals and doses")
     add("--only", action="append", default=[], metavar="STRESS", help="run this stress; may be repeated")
     add("--all", action="store_true", help="run every stress of the file, not just its tour")
@@ -20,3 +22,4 @@ def add_gameday(parser: argparse.ArgumentParser) -> None:
     add("--out", default="gameday-report", metavar="DIR", help="where the report goes (%(default)s)")
     add("--junit", metavar="FILE", help="write the results as JUnit XML too")
     add("--json", action="store_true", help="print the results as JSON instead of a table")
+    add_chaostoolkit(parser)

@@ -57,6 +57,11 @@ def test_a_placeholder_keeps_the_type_of_its_value(text: Any, filled: Any) -> No
     assert values.fill(text) == filled
 
 
+def test_without_values_nothing_is_looked_at() -> None:
+    """As there: a shell's own `$$` stays."""
+    assert Values({}, {}).fill("echo $$ ${x}") == "echo $$ ${x}"
+
+
 @pytest.mark.parametrize(
     ("read", "message"),
     [

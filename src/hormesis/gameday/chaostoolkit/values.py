@@ -60,7 +60,12 @@ class Values:
         self.secrets = dict(secrets)
 
     def fill(self, value: Any) -> Any:
-        """Return a value with every placeholder in it replaced, as deep as it goes."""
+        """Return a value with every placeholder in it replaced, as deep as it goes.
+
+        Where there are no values at all, nothing is looked at, so `$$` stays what it is to a shell.
+        """
+        if not self.configuration and not self.secrets:
+            return value
         if isinstance(value, str):
             return self._fill_text(value)
         if isinstance(value, Mapping):
