@@ -163,8 +163,9 @@ class Injection(Settings):
     def _check_what(self) -> None:
         _check_error(self.error)
         _check_status(self.status)
-        if self.behaviour is not None and (not callable(self.behaviour) or isinstance(self.behaviour, type)):
-            raise ConfigurationError.bad_value("behaviour", self.behaviour, "a function without arguments")
+        behaviour: object = self.behaviour
+        if behaviour is not None and (not callable(behaviour) or isinstance(behaviour, type)):
+            raise ConfigurationError.bad_value("behaviour", behaviour, "a function without arguments")
         answers = [key for key in ("error", "status") if getattr(self, key) is not None]
         answers += ["result"] if self.result is not NO_RESULT else []
         if len(answers) > 1:
@@ -372,7 +373,8 @@ def injected(*injections: Injection, at: str = "*", **settings: Any) -> Iterator
     """
     faults = (*injections, Injection(**settings)) if settings else injections
     check_injections(faults, least=1)
-    if not isinstance(at, str) or not 0 < len(at) <= _TEXT_MAX:
+    where: object = at
+    if not isinstance(where, str) or not 0 < len(where) <= _TEXT_MAX:
         raise ConfigurationError.bad_value("at", at, "names of policies, where '*' stands for anything")
     scoped = in_force(faults, at=at, source="context", now=MONOTONIC.now())
     token = current_injections.set((*current_injections.get(), *scoped)[-INJECTIONS_MAX:])

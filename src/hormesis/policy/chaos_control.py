@@ -160,7 +160,8 @@ def _do(switch: ChaosSwitch, asked: Mapping[str, Any]) -> object:
         at, seed = asked.get("at", "*"), asked.get("seed", 0)
         return switch.dose(*map(Injection.of, faults), at=at, for_=asked.get("for", ""), seed=seed)
     if what == "undo":
-        return switch.undo(asked.get("dose"))
+        switch.undo(asked.get("dose"))
+        return True
     if what == "state":
         return {**switch.snapshot(), "places": switch.places()}
     raise ConfigurationError.unknown("request", what, ("dose", "undo", "state"), "do")

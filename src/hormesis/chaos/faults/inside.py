@@ -32,7 +32,8 @@ class Inject:
         made = self.inject if isinstance(self.inject, Injection) else Injection.of(self.inject)
         made.as_table()  # what can't be sent is told at once
         object.__setattr__(self, "inject", made)
-        if not isinstance(self.at, str) or not self.at:
+        at: object = self.at
+        if not isinstance(at, str) or not at:
             raise ConfigurationError.bad_value("at", self.at, "names of policies, where '*' stands for anything")
 
     @property
