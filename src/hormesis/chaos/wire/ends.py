@@ -11,6 +11,8 @@ import socket
 import ssl
 import struct
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 from hormesis.chaos.wire.poller import Poller, Watch
 
@@ -22,6 +24,9 @@ AGAIN = (BlockingIOError, InterruptedError)
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with no time to linger: closing sends RST instead of FIN."""
 _CHUNK = 64 * 1024
+_WIDE = 1024 * 1024
+"""Bytes of the kernel's buffers for a connection that carries much: about what a move of a pipe takes. Left to grow by
+itself, a buffer is now too small for that, now so large that what is in it has left the processor's caches."""
 
 
 class End:
@@ -65,6 +70,12 @@ class End:
         """Say the last to the peer, and hear it still."""
         self.sock.shutdown(socket.SHUT_WR)
 
+    def widen(self, option: int) -> None:
+        """Let the kernel's buffer for sending or receiving (SO_SNDBUF, SO_RCVBUF) hold much."""
+        # Where the kernel grants less than that, what it does by itself is better.
+        if _granted(option) >= _WIDE:
+            self.sock.setsockopt(socket.SOL_SOCKET, option, _WIDE)
+
     def close(self) -> None:
         """Close."""
         self.watch.stop()
@@ -76,6 +87,16 @@ class End:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.watch.stop()
         self.sock.close()
+
+
+@cache
+def _granted(option: int) -> int:
+    """Return how much the kernel grants for a buffer."""
+    name = "wmem_max" if option == socket.SO_SNDBUF else "rmem_max"
+    try:
+        return int(Path("/proc/sys/net/core", name).read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 class TlsEnd(End):
