@@ -29,10 +29,10 @@ def test_a_window_tells_what_was_observed() -> None:
     observed.dropped(in_flight=4)
     observed.limited(in_flight=5)
     observed.delayed(0.02)
-    observed.delayed(0.04)
+    observed.delayed(0.05, times=2)
     window = observed.take(1.5)
     assert window is not None
-    assert window.delay == pytest.approx(0.03)
+    assert window.delay == pytest.approx(0.04)
     assert (window.seconds, window.ended, window.latency_min) == (1.5, 2, 0.1)
     assert window.latency_mean == pytest.approx(0.2)
     assert (window.in_flight_max, window.limited, window.dropped) == (5, True, 1)

@@ -144,6 +144,40 @@ def test_a_journey_is_remembered_for_two_generations() -> None:
     assert ranks.rank(Criticality.DEFAULT, 0.9, 1.0) == 2.9
 
 
+def test_a_journey_that_was_turned_away_stands_at_the_end_of_its_class() -> None:
+    """Its other calls go behind all that begin, but not behind what is beyond fair shares, and only for a while."""
+    ranks = Ranks()
+    ranks.turned_away(0.1)
+    assert ranks.has_failed(0.1)
+    assert not ranks.has_failed(0.2)
+    assert ranks.rank(Criticality.DEFAULT, 0.8, 1.0) < ranks.rank(Criticality.DEFAULT, 0.1, 1.0) < 3
+    assert ranks.rank(Criticality.DEFAULT, 0.1, 1.0) < ranks.rank(Criticality.DEFAULT, 0.1, 0.05)
+    ranks.forget_journeys()
+    assert ranks.has_failed(0.1)
+    ranks.forget_journeys()
+    assert ranks.rank(Criticality.DEFAULT, 0.1, 1.0) == 2.1
+
+
+def test_a_journey_under_way_does_not_fail_by_one_call() -> None:
+    """A call of it that was turned away may be made again; and one that got in after all is under way."""
+    ranks = Ranks()
+    ranks.went_in(0.9)
+    ranks.turned_away(0.9)
+    assert not ranks.has_failed(0.9)
+    ranks.turned_away(0.5)
+    ranks.went_in(0.5)
+    assert ranks.rank(Criticality.DEFAULT, 0.5, 1.0) < 2.1
+
+
+def test_the_failed_journeys_are_bounded() -> None:
+    """Beyond so many, further ones are not remembered."""
+    ranks = Ranks()
+    draws = random.Random(1)
+    for _ in range(_JOURNEYS_MAX + 100):
+        ranks.turned_away(draws.random())
+    assert len(ranks._failed) == _JOURNEYS_MAX
+
+
 def test_an_overload_that_begins_knows_the_journeys_under_way() -> None:
     """The histogram begins anew; journeys of a moment ago go on."""
     ranks = Ranks()

@@ -479,6 +479,40 @@ def test_one_journey_goes_on() -> None:
     assert world.woken == [journey, begins]
 
 
+def test_a_journey_that_failed_gets_no_idle_place() -> None:
+    """Below the limit others are let in, whatever their rank; its calls are, once half of the places are idle."""
+    world = World(10, max_queued=10)
+    world.is_overloaded()
+    overloaded_for(world, 2.0, lambda number: (CRITICAL, spread(number)), every=0.005)
+    while world.machine.in_flight < 6:
+        world.goes_in(CRITICAL, 0.5)
+    world.machine._ranks.turned_away(0.25)
+    assert world.refused(DEFAULT, 0.25) == "overloaded"
+    world.goes_in(DEFAULT, 0.26)
+    while world.machine.in_flight > 4:
+        world.ends()
+    world.goes_in(DEFAULT, 0.25)
+
+
+def test_who_is_beyond_its_share_gets_fewer_idle_places() -> None:
+    """A client that asks for most comes most, so most of the idle places would be its own."""
+    world = World(10)
+
+    def ask(number: int) -> tuple[int, float, str]:
+        return DEFAULT, spread(number), "small" if number % 10 == 0 else "large"
+
+    world.is_overloaded()
+    overloaded_for(world, 6.0, ask, every=0.004)
+    assert world.machine._shares[DEFAULT].kept("large") < 0.9
+    while world.machine.in_flight < 8:
+        world.goes_in(DEFAULT, 0.0)
+    assert world.refused(DEFAULT, 0.99, "large") == "overloaded"
+    world.goes_in(DEFAULT, 0.97, "small")
+    while world.machine.in_flight > 6:
+        world.ends()
+    world.goes_in(DEFAULT, 0.98, "large")
+
+
 # How much is shed.
 
 

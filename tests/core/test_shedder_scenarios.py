@@ -234,10 +234,13 @@ def test_twice_what_it_can_do() -> None:
 
 
 def test_it_finds_the_limit_within_seconds() -> None:
-    """Five seconds after the load has doubled goodput is what it stays at."""
-    simulation = doubled()
-    settled = 0.95 * simulation.goodput(30, 50)
-    assert any(simulation.goodput(10 + second, 12 + second) >= settled for second in range(4))
+    """Five seconds after the load has doubled goodput is what it stays at, with the chance of three runs taken out."""
+    runs = [doubled(seed) for seed in (1, 2, 3)]
+
+    def goodput(begin: float, end: float) -> float:
+        return sum(run.goodput(begin, end) for run in runs)
+
+    assert any(goodput(10 + second, 12 + second) >= 0.95 * goodput(30, 50) for second in range(4))
 
 
 def test_ten_times_what_it_can_do() -> None:

@@ -41,6 +41,11 @@ def eventually(holds: Callable[[], object], within: float = 5.0) -> None:
         time.sleep(0.001)
 
 
+def into(samples: list[float]) -> Callable[[float, int], object]:
+    """What takes a probe's samples: each as often as it counts."""
+    return lambda lag, times: samples.extend([lag] * times)
+
+
 # What is lag, and what is how timers are.
 
 
@@ -80,7 +85,7 @@ def test_the_lag_of_a_loop_that_is_on_time() -> None:
 
     async def main() -> list[float]:
         samples: list[float] = []
-        lag = LoopLag(samples.append, busy=lambda: True, clock=VirtualClock())
+        lag = LoopLag(into(samples), busy=lambda: True, clock=VirtualClock())
         lag.start()
         lag.wake()
         await asyncio.sleep(1.001)
@@ -99,7 +104,7 @@ def test_the_lag_of_a_loop_that_is_blocked() -> None:
     async def main() -> list[float]:
         samples: list[float] = []
         clock = VirtualClock()
-        lag = LoopLag(samples.append, busy=lambda: True, clock=clock)
+        lag = LoopLag(into(samples), busy=lambda: True, clock=clock)
         lag.start()
         lag.wake()
         await asyncio.sleep(0.015)
@@ -119,7 +124,7 @@ def test_a_lag_counts_for_no_more_than_a_second() -> None:
     async def main() -> list[float]:
         samples: list[float] = []
         clock = VirtualClock()
-        lag = LoopLag(samples.append, busy=lambda: True, clock=clock)
+        lag = LoopLag(into(samples), busy=lambda: True, clock=clock)
         lag.start()
         lag.wake()
         clock.sleep(3600)
@@ -138,7 +143,7 @@ def test_the_mean_of_lags_is_what_work_waits(in_flight: int) -> None:
         chance, clock, loop = random.Random(1), VirtualClock(), asyncio.get_running_loop()
         samples: list[float] = []
         waited: list[float] = []
-        lag = LoopLag(samples.append, busy=lambda: True, clock=clock)
+        lag = LoopLag(into(samples), busy=lambda: True, clock=clock)
         lag.start()
         lag.wake()
 
@@ -163,7 +168,7 @@ def test_nothing_ticks_while_nothing_is_in_flight() -> None:
     async def main() -> tuple[int, int, int]:
         samples: list[float] = []
         requests = 1
-        lag = LoopLag(samples.append, busy=lambda: requests, clock=VirtualClock())
+        lag = LoopLag(into(samples), busy=lambda: requests, clock=VirtualClock())
         lag.start()
         await asyncio.sleep(1)
         before = len(samples)
@@ -241,7 +246,7 @@ def test_a_tick_that_stops_a_busy_ticker() -> None:
     assert run_virtual(main()) == 1
 
 
-def broken(seconds: float) -> None:
+def broken(seconds: float, times: int = 1) -> None:
     raise ValueError("a broken observer")
 
 
@@ -271,8 +276,8 @@ def test_real_loops(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         blocked: list[float] = []
         samples = calm
 
-        def observe(seconds: float) -> None:
-            samples.append(seconds)
+        def observe(seconds: float, times: int) -> None:
+            samples.extend([seconds] * times)
 
         lag = LoopLag(observe, busy=lambda: True)
         lag.start()
@@ -312,7 +317,7 @@ class Steps:
 def test_the_lag_of_threads_is_what_a_sleep_takes_too_long() -> None:
     """That is how long a thread has waited for the interpreter or a processor."""
     steps, samples = Steps(), []
-    lag = ThreadLag(samples.append, busy=lambda: True, sleep=steps.sleep, now=lambda: steps.now)
+    lag = ThreadLag(into(samples), busy=lambda: True, sleep=steps.sleep, now=lambda: steps.now)
     lag.start()
     lag.wake()
     for late, reports in ((0.0, 1), (0.03, 5), (0.2, 26)):
@@ -437,7 +442,7 @@ def test_waking_races_with_stopping() -> None:
 def test_a_forked_process_has_a_thread_of_its_own() -> None:
     """A worker that was forked from a process whose probe was awake measures, with its next request."""
     samples: list[float] = []
-    lag = ThreadLag(samples.append, busy=lambda: True, every=0.001)
+    lag = ThreadLag(into(samples), busy=lambda: True, every=0.001)
     off = ThreadTicker(samples.append, every=0.001, busy=lambda: True, name="never started")
     lag.start()
     lag.wake()
@@ -469,7 +474,7 @@ def test_computing_threads_are_seen() -> None:
             sum(range(1000))
 
     threads = [threading.Thread(target=compute) for _ in range(4)]
-    lag = ThreadLag(samples.append, busy=lambda: True)
+    lag = ThreadLag(into(samples), busy=lambda: True)
     lag.start()
     for thread in threads:
         thread.start()
@@ -490,15 +495,15 @@ def test_computing_threads_are_seen() -> None:
 def test_the_longest_counts() -> None:
     """A loop that is on time does not hide a pool that is full; what was said long ago does not count."""
     now, heard = 0.0, []
-    longest = Longest(heard.append, now=lambda: now)
+    longest = Longest(into(heard), now=lambda: now)
     loop, pool = longest.source(), longest.source()
     loop(0.0)
     pool(0.2)
     for _ in range(5):
         loop(0.001)
     now = 0.3
-    loop(0.001)
-    assert heard == [0.0, *[0.2] * 6, 0.001]
+    loop(0.001, 2)
+    assert heard == [0.0, *[0.2] * 6, 0.001, 0.001]
 
 
 # The wait for a thread of a pool.

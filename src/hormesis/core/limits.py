@@ -148,11 +148,11 @@ class Windowing:
             self._limited = True
             self._in_flight = max(self._in_flight, in_flight)
 
-    def delayed(self, seconds: float) -> None:
-        """Something that could have gone on stood waiting for so long."""
+    def delayed(self, seconds: float, times: int = 1) -> None:
+        """Something that could have gone on stood waiting for so long; it counts so often."""
         with self._lock:
-            self._delay_sum += seconds
-            self._delays += 1
+            self._delay_sum += seconds * times
+            self._delays += times
 
     def take(self, now: float) -> Window | None:
         """Return the window, if it is complete, and begin the next."""

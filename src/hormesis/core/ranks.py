@@ -9,7 +9,9 @@ instead of waiting in vain, unless places are idle: so when the service can do m
 
 **Journeys.** A request whose journey has been let in before stands at the top of its class. What its other calls have
 cost is not wasted then, wherever in its class its cohort stands. That holds for so many calls as a journey has, and
-within its client's share: an id that has got in once must not be a ticket for all that bears it.
+within its client's share: an id that has got in once must not be a ticket for all that bears it. One whose journey has
+been turned away stands at the end of its class: whatever it is let in for now, the journey has failed already, and many
+callers make their other calls all the same.
 
 Source: Zhou et al., "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for the histogram.
 """
@@ -37,7 +39,8 @@ _JOURNEYS_MAX = 8192
 """Journeys of a generation that are remembered."""
 
 _JOURNEYS_ABOVE = 1 / 16
-"""The part of a unit in which the journeys that are under way stand."""
+"""The part of a unit in which the journeys that are under way stand; in the last part of that size, those that were
+turned away."""
 
 _CALLS_MAX = 32
 """Calls of a journey that stand there; more under one id are a client that has found an id which gets in."""
@@ -60,11 +63,24 @@ class Ranks:
     True
     """
 
-    __slots__ = ("_above", "_cells", "_density", "_entered", "_entering", "_journeys", "_journeys_before", "ceiling")
+    __slots__ = (
+        "_above",
+        "_cells",
+        "_density",
+        "_entered",
+        "_entering",
+        "_failed",
+        "_failed_before",
+        "_journeys",
+        "_journeys_before",
+        "ceiling",
+    )
 
     def __init__(self) -> None:
         self._journeys: dict[float, int] = {}
         self._journeys_before: dict[float, int] = {}
+        self._failed: set[float] = set()
+        self._failed_before: set[float] = set()
         self.begin()
 
     def begin(self) -> None:
@@ -92,6 +108,8 @@ class Ranks:
         cohort = min(cohort, _BELOW_ONE)
         # Stretched, so that the third that one client keeps is spread like the whole of another's.
         share = cohort / keeps if cohort < keeps else 1 + (cohort - keeps) / (1 - keeps)
+        if self.has_failed(cohort):
+            share = int(share) + 1 - (1 - cohort) * _JOURNEYS_ABOVE
         return 2 * criticality + share
 
     def came(self, rank: float) -> None:
@@ -105,9 +123,19 @@ class Ranks:
         if calls or len(self._journeys) < _JOURNEYS_MAX:
             self._journeys[cohort] = calls + 1
 
+    def turned_away(self, cohort: float) -> None:
+        """A request of that journey was turned away: if none of it has gone in, it has failed."""
+        if cohort not in self._journeys and cohort not in self._journeys_before and len(self._failed) < _JOURNEYS_MAX:
+            self._failed.add(cohort)
+
+    def has_failed(self, cohort: float) -> bool:
+        """Whether a journey was turned away when it began."""
+        return cohort in self._failed or cohort in self._failed_before
+
     def forget_journeys(self) -> None:
         """Begin a new generation of journeys; those before the last one are forgotten."""
         self._journeys_before, self._journeys = self._journeys, {}
+        self._failed_before, self._failed = self._failed, set()
 
     def find_ceiling(self) -> None:
         """A window is over: find the ceiling from what came and went in lately."""

@@ -7,7 +7,7 @@ whoever comes goes in, and nothing else is asked.
 
     class    criticality: what is critical goes before all else, and background work is shed first
     share    whether its client has had its fair share of its class (`hormesis.core.shares`)
-    journey  whether other calls of its journey have been let in before
+    journey  whether other calls of its journey have been let in before, or turned away
     cohort   drawn from the id of the request, so that all calls of a journey fare alike
     time     among equals, newest first: who has waited long is the least likely to be waited for
 
@@ -26,8 +26,8 @@ most of what is not critical, whatever is in flight. Shedding is capped itself: 
 whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
-queues, if that is less. It is learned while nothing queues for certain. Six tenths of the room are for the delay
-inside, which the limit stays below, and four for the wait outside. Both together are hardly ever used up: while work
+queues, if that is less. It is learned while nothing queues for certain. Half of the room is for the delay inside, which
+the limit stays below, and a fifth for the wait outside. Both together are hardly ever used up: while work
 waits inside, only what is critical waits outside as well, and the graded limit, which lets in at once, does the work.
 
 Sources: Cho et al., "Overload Control for µs-scale RPCs with Breakwater" (OSDI 2020), for the limit; Zhou et al.,
@@ -84,10 +84,10 @@ _ROOM = 0.4
 _ROOM_LEAST = 0.1
 """The same at least: below that a loop's own jitter would look like overload."""
 
-_INSIDE = 0.6
+_INSIDE = 0.5
 """The share of the room that is for the delay inside."""
 
-_OUTSIDE = 0.4
+_OUTSIDE = 0.2
 """The share of the room that is for the wait outside; the rest is for the spread of both."""
 
 _WORTH_WAITING = 0.5
@@ -97,14 +97,17 @@ to stand in line inside once more, and holds its place meanwhile."""
 _SAFE = 2.0
 """The graded limit of classes that are safe as a whole, as a multiple of the limit."""
 
-_GRADE = (1.5, 0.5)
+_GRADE = (1.3, 0.3)
 """The same for others: so much for the best rank, less so much for each time over that what is better could go in."""
 
 _IDLE = 0.95
 """The share of the limit below which places are idle, and given to anybody."""
 
-_IDLE_FOR_MORE = 0.5
-"""The same, for a client that has had far more than its share: others would have used what it took in a moment."""
+_IDLE_BEYOND = 0.7
+"""The same, for a client that is beyond its share: others would have used what it took in a moment."""
+
+_IDLE_LAST = 0.5
+"""The same, for a client that has had far more than its share, and for a journey that has failed already."""
 
 _DROP_AT = 2.0
 """The delay inside, as a multiple of the room, from which on most of what comes is turned away."""
@@ -328,13 +331,13 @@ class ShedderMachine:
             # Idle places are given to anybody: if nobody came in whose time seems too short, nobody would ever find out
             # that answers have become quicker.
             if typical is not None and left < typical and not idle:
-                return self._refused(criticality, "can't meet its deadline")
+                return self._refused(criticality, cohort, "can't meet its deadline")
             rank = 0.0
             if self.overloaded:
                 keeps = self._shares[criticality].kept(client)
                 rank = self._ranks.rank(criticality, cohort, keeps)
                 self._ranks.came(rank)
-                idle = idle and (keeps > 0 or self.in_flight <= _IDLE_FOR_MORE * self.limit)
+                idle = idle and self.in_flight <= self._idle_for(cohort, keeps)
             hopeless = (rank > self._ranks.ceiling and not idle) or self._drops(criticality)
             if not hopeless and self._is_next(criticality, rank) and self.in_flight < self._limit_of(criticality, rank):
                 return self._enter(criticality, cohort, client, now)
@@ -345,7 +348,7 @@ class ShedderMachine:
             if self._capped():
                 return self._enter(criticality, cohort, client, now)
             self._turned_away += 1
-            return self._refused(criticality, "overloaded")
+            return self._refused(criticality, cohort, "overloaded")
 
     def enqueue(self, waiter: ShedWaiter, now: float) -> Refusal | None:
         """Stand in the queue; None means that the waiter is in it, or has its permit already."""
@@ -355,10 +358,10 @@ class ShedderMachine:
                 kept = self._shares[waiter.criticality].kept(waiter.client)
                 waiter.rank = self._ranks.rank(waiter.criticality, waiter.cohort, kept)
             if not self._finds_place(waiter.criticality, waiter.rank):
-                return self._refused(waiter.criticality, "overloaded")
+                return self._refused(waiter.criticality, waiter.cohort, "overloaded")
             if len(self._queue) >= self.terms.max_queued:
                 displaced = self._queue[0].waiter
-                displaced.refusal = self._refused(displaced.criticality, "displaced")
+                displaced.refusal = self._refused(displaced.criticality, displaced.cohort, "displaced")
                 self._gone(displaced)
                 self._remove(displaced)
             if not self._queue:
@@ -438,9 +441,9 @@ class ShedderMachine:
 
     # What is observed, and what time brings.
 
-    def observe(self, delay: float) -> None:
-        """Take a sample of the queueing delay, in seconds."""
-        self._windowing.delayed(delay)
+    def observe(self, delay: float, times: int = 1) -> None:
+        """Take a sample of the queueing delay, in seconds, and for how many it stands."""
+        self._windowing.delayed(delay, times)
 
     def tick(self, now: float) -> None:
         """Do what is due: move the limit, find the ceiling, weigh the shares, see whether there is an overload."""
@@ -553,6 +556,12 @@ class ShedderMachine:
         best, less = _GRADE
         return min(self.limit * (best - less * min(self._ranks.better(rank), 1.0)), self.terms.most)
 
+    def _idle_for(self, cohort: float, keeps: float) -> float:
+        """How many may be in flight for places to count as idle, for a journey of a client that keeps such a share."""
+        if not keeps or self._ranks.has_failed(cohort):
+            return _IDLE_LAST * self.limit
+        return (_IDLE if cohort < keeps else _IDLE_BEYOND) * self.limit
+
     def _enter(self, criticality: int, cohort: float, client: str, now: float) -> ShedPermit:
         self.in_flight += 1
         self._served[criticality] += 1
@@ -571,8 +580,10 @@ class ShedderMachine:
         if waiter.arrived >= self._second_ends - _SECOND:
             self._turned_away += 1
 
-    def _refused(self, criticality: int, reason: str) -> Refusal:
+    def _refused(self, criticality: int, cohort: float, reason: str) -> Refusal:
         self._shed[criticality] += 1
+        if self.overloaded:
+            self._ranks.turned_away(cohort)
         # Who is turned away by an overload twice as large should come back half as often.
         return Refusal(reason, 1 / max(0.1, 1 - self._shed_share))
 
@@ -614,7 +625,7 @@ class ShedderMachine:
             if self.in_flight >= self._limit_of(waiter.criticality, waiter.rank):
                 break
             if now > waiter.expires:
-                waiter.refusal = self._refused(waiter.criticality, "waited too long")
+                waiter.refusal = self._refused(waiter.criticality, waiter.cohort, "waited too long")
                 self._gone(waiter)
             else:
                 waiter.permit = self._enter(waiter.criticality, waiter.cohort, waiter.client, now)

@@ -109,8 +109,8 @@ class LoopPulse:
             probe.stop()
         self._probes = []
 
-    def _observe_lag(self, lag: float) -> None:
-        self._observe_delay(lag * self.passes.mean)
+    def _observe_lag(self, lag: float, times: int) -> None:
+        self._observe_delay(lag * self.passes.mean, times)
 
     def _busy(self) -> bool:
         machine = self.ground.machine

@@ -49,7 +49,7 @@ class LoadShedder(Settings):
         limit_min, limit_max: Its bounds. While it binds, what matters more finds some more room than the limit, but
             never more than `limit_max`, or than the number that stays.
         max_queued: Requests that may wait.
-        max_wait: How long one waits at most; None: four tenths of the time that the objective leaves for queueing.
+        max_wait: How long one waits at most; None: a fifth of the time that the objective leaves for queueing.
         shed_max: The largest share of what comes that is turned away, whatever the limit says.
 
     Raises:

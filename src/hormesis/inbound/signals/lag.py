@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 from hormesis.clock import MONOTONIC, Clock
-from hormesis.inbound.signals.tickers import Busy, LoopTicker, Observe, ThreadTicker
+from hormesis.inbound.signals.tickers import Busy, LoopTicker, ObserveTimes, ThreadTicker
 from hormesis.units import Duration, seconds
 
 __all__ = ["Lateness", "LoopLag", "ThreadLag"]
@@ -71,10 +71,9 @@ class Lateness:
         return max(0.0, late - min(self._least, self._before, self._natural_max))
 
 
-def _report(observe: Observe, lag: float, late: float, every: float) -> None:
-    """Report a sample once for each that it stands for."""
-    for _ in range(min(_COUNTS_MAX, 1 + round(max(0.0, late) / every))):
-        observe(lag)
+def _times(late: float, every: float) -> int:
+    """For how many samples one stands that was so late."""
+    return min(_COUNTS_MAX, 1 + round(max(0.0, late) / every))
 
 
 class LoopLag:
@@ -83,7 +82,8 @@ class LoopLag:
     Its verbs are for the thread of the loop, of asyncio or uvloop.
 
     Args:
-        observe: Takes each sample, in seconds; one that was very late, as often as it made the probe miss others.
+        observe: Takes each sample, in seconds, and for how many it stands: one that was very late made the probe miss
+            others.
         busy: Whether anything is in flight; while nothing is, the probe sleeps.
         every: Time between samples.
         clock: The time; for tests.
@@ -91,7 +91,7 @@ class LoopLag:
     >>> import asyncio
     >>> async def main() -> bool:
     ...     samples, requests = [], [1]
-    ...     lag = LoopLag(samples.append, busy=lambda: requests)
+    ...     lag = LoopLag(lambda lag, times: samples.append(lag), busy=lambda: requests)
     ...     lag.start()
     ...     lag.wake()                      # a request has come in
     ...     await asyncio.sleep(0.001)
@@ -105,7 +105,9 @@ class LoopLag:
 
     __slots__ = ("_every", "_lateness", "_observe", "_ticker", "start", "stop", "wake")
 
-    def __init__(self, observe: Observe, *, busy: Busy, every: Duration = _EVERY, clock: Clock = MONOTONIC) -> None:
+    def __init__(
+        self, observe: ObserveTimes, *, busy: Busy, every: Duration = _EVERY, clock: Clock = MONOTONIC
+    ) -> None:
         self._observe = observe
         self._every = seconds(every, "every")
         self._lateness = Lateness()
@@ -117,7 +119,7 @@ class LoopLag:
         self.wake = self._ticker.wake
 
     def _tick(self, late: float) -> None:
-        _report(self._observe, self._lateness.lag(late), late, self._every)
+        self._observe(self._lateness.lag(late), _times(late, self._every))
 
 
 class ThreadLag:
@@ -127,14 +129,13 @@ class ThreadLag:
     Its verbs may be called by any thread. After a fork it begins anew with the next `wake`.
 
     Args:
-        observe: Takes each sample, in seconds, in the probe's thread; one that was very late, as often as it made the
-            probe miss others.
+        observe: Takes each sample, in seconds, and for how many it stands, in the probe's thread.
         busy: Whether anything is in flight; while nothing is, the probe sleeps.
         every: Time between samples.
         sleep, now: How to wait, and the time; for tests.
 
     >>> samples, requests = [], [1]
-    >>> lag = ThreadLag(samples.append, busy=lambda: requests)
+    >>> lag = ThreadLag(lambda lag, times: samples.append(lag), busy=lambda: requests)
     >>> lag.start(); lag.wake()
     >>> while not samples:
     ...     time.sleep(0.001)
@@ -145,7 +146,7 @@ class ThreadLag:
 
     def __init__(
         self,
-        observe: Observe,
+        observe: ObserveTimes,
         *,
         busy: Busy,
         every: Duration = _EVERY,
@@ -163,4 +164,4 @@ class ThreadLag:
         self.wake = self._ticker.wake
 
     def _tick(self, late: float) -> None:
-        _report(self._observe, self._lateness.lag(late), late, self._every)
+        self._observe(self._lateness.lag(late), _times(late, self._every))

@@ -17,10 +17,13 @@ from typing import Protocol
 
 from hormesis.clock import MONOTONIC, Clock
 
-__all__ = ["Busy", "LoopTicker", "Observe", "ThreadTicker", "Ticker", "log_once_off"]
+__all__ = ["Busy", "LoopTicker", "Observe", "ObserveTimes", "ThreadTicker", "Ticker", "log_once_off"]
 
 Observe = Callable[[float], object]
 """Takes a queueing delay, in seconds."""
+
+ObserveTimes = Callable[[float, int], object]
+"""Takes a queueing delay, in seconds, and how often it counts."""
 
 Busy = Callable[[], object]
 """Whether anything is in flight, as truth or as a number."""
