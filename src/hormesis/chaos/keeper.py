@@ -225,7 +225,7 @@ class _Watch:
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(group, number)
         with suppress(TimeoutError):
-            marks.tidy(marks.kill_all(self.run))
+            marks.tidy({*left, *marks.kill_all(self.run)})
         done: list[Undone] = []
         if self.journal is not None:
             outstanding = self.journal.look().outstanding

@@ -304,12 +304,14 @@ class Process:
     async def _crash(self, every: float) -> None:
         while True:
             self._signal(signal.SIGKILL)
-            while self.running:  # noqa: ASYNC110  # whoever starts and buries it tells nobody
-                await asyncio.sleep(_LOOK_EVERY / 5)
+            await self._until(running=False)
             await self._noting(self._revive())
-            while not self.running:  # noqa: ASYNC110
-                await asyncio.sleep(_LOOK_EVERY / 5)
+            await self._until(running=True)
             await asyncio.sleep(every)
+
+    async def _until(self, *, running: bool) -> None:
+        while self.running is not running:  # noqa: ASYNC110  # whoever starts and buries it tells nobody
+            await asyncio.sleep(_LOOK_EVERY / 5)
 
     async def _restart(self, grace: float) -> None:
         await self._stop(grace)

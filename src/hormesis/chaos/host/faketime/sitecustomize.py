@@ -7,15 +7,21 @@ monotonic time, which is how Python sleeps since 3.11; the kernel is handed a ti
 Python imports a module of this name when it starts. If the environment has one of its own, that is imported after it.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import SupportsIndex
 
-def _sleep(seconds: float) -> None:
+
+def _sleep(seconds: SupportsIndex | float) -> None:
     """Wait; what `time.sleep` does, by other means."""
-    select.select((), (), (), seconds)
+    select.select((), (), (), float(seconds))
 
 
 try:
@@ -27,6 +33,6 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _HERE]
 sys.modules.pop("sitecustomize", None)
 try:  # noqa: SIM105  # nothing more than it takes is imported into a stranger's process
-    import sitecustomize  # noqa: F401  # pyright: ignore[reportMissingImports]
+    import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
 except ImportError:
     pass
