@@ -34,7 +34,7 @@ _THINNEST = 100.0
 
 def wiring(experiment: Experiment) -> Wiring:
     """Return who calls whom in an experiment."""
-    edges = {name: (edge.from_, edge.to) for name, edge in experiment.system.edge.items()}
+    edges = {name: (edge.from_ or "", edge.to or "") for name, edge in experiment.system.edge.items()}
     return Wiring(edges, experiment.load.to)
 
 
@@ -75,14 +75,15 @@ def chosen(injections: Sequence[Injection], only: Sequence[str], kinds: Sequence
 
 def _defaults(experiment: Experiment, answers: Mapping[str, float]) -> Iterator[Injection]:
     late = Latency(round(_LATE * patience(experiment), 3))
-    for kind in (BlackHole(), late, Refuse(), Reset("answer")):
+    on_edges: tuple[Fault, ...] = (BlackHole(), late, Refuse(), Reset("answer"))
+    in_processes: tuple[Fault, ...] = (Kill(), Pause())
+    for fault in on_edges:
         for name in experiment.system.edge:
-            yield Injection("edge", name, kind)
+            yield Injection("edge", name, fault)
     inner = [name for name in experiment.system.process if name != experiment.load.to]
-    kinds: tuple[Fault, ...] = (Kill(), Pause())
-    for kind in kinds:
+    for fault in in_processes:
         for name in inner:
-            yield Injection("process", name, kind)
+            yield Injection("process", name, fault)
     for name in experiment.system.edge:
         yield Injection("edge", name, Bandwidth(round(max(_THINNEST, _THIN * answers.get(name, 0.0)))))
 

@@ -184,7 +184,7 @@ def _too_much(cost: Cost, baseline: Sequence[Seen], tolerance: Tolerance) -> str
     """Say what is too dear about a change; empty when nothing is. Runs that differ by themselves excuse as much."""
 
     def spread(what: str) -> float:
-        values = [getattr(run, what) for run in baseline]
+        values: list[float] = [getattr(run, what) for run in baseline]
         return max(values) - min(values)
 
     p99 = statistics.fmean(seen.p99 for seen in baseline)

@@ -103,7 +103,7 @@ class PolicyFile:
             circumstances: For the settings of new parts.
         """
         tables = _parsed(self.text)
-        edits = [
+        edits: list[tuple[tuple[str, ...], _Edit]] = [
             (("policy", name), edit)
             for name in policies
             if name in tables.get("policy", {})
@@ -244,16 +244,17 @@ def _edited(text: str, where: Sequence[str], edit: _Edit) -> str:
     table: Any = document
     for key in where:
         table = table[key]
-    now = table.get(edit.part)
+    now: Any = table.get(edit.part)
     if edit.settings is None:
         without = _without_table(text, f"[{'.'.join((*where, edit.part))}]")
         table.remove(edit.part)
         if tomlkit.parse(without) == document:
             return without
     elif isinstance(edit.settings, dict) and isinstance(now, Mapping):
+        settings = table[edit.part]
         for key, value in edit.settings.items():
-            if now.get(key) != value:
-                now[key] = value
+            if settings.get(key) != value:
+                settings[key] = value
     elif isinstance(edit.settings, dict):
         table[edit.part] = _inline(edit.settings)
     else:

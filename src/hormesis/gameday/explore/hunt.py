@@ -160,12 +160,13 @@ class Hunt:
             if not self.budget.has_room():
                 return
             seen = yield case.trial
-            bad = failed(seen)
-            if bad and (seen := (yield case.trial)) and not failed(seen):
+            again = (yield case.trial) if failed(seen) else seen
+            if held(seen):
+                case.outcome = Replay.HOLDS
+            elif not (failed(seen) and failed(again)):
                 case.outcome = Replay.UNCLEAR
-                continue
-            case.outcome = Replay.FAILS if bad else Replay.HOLDS if held(seen) else Replay.UNCLEAR
-            if bad:
+            else:
+                case.outcome = Replay.FAILS
                 shrunk = Shrunk(trial=case.trial, seen=seen, runs=0, steps=())
                 self.findings.append(Finding(case.trial.injections, seen, case.name, shrunk))
 

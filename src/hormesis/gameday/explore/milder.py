@@ -67,7 +67,8 @@ class Knob:
 
     def turned(self, fault: Fault, value: float) -> Fault:
         """Return the fault with another value there."""
-        return dataclasses.replace(fault, **{self.field: value})
+        changed: Any = {self.field: value}
+        return dataclasses.replace(fault, **changed)
 
 
 def knobs(fault: Fault) -> Iterator[Knob]:
@@ -78,7 +79,7 @@ def knobs(fault: Fault) -> Iterator[Knob]:
     (['latency', 'share'], [])
     """
     # The setting that names the fault comes first: it is the one without keyword.
-    for field in sorted(dataclasses.fields(fault), key=lambda each: each.kw_only):
+    for field in sorted(dataclasses.fields(fault), key=lambda each: bool(each.kw_only)):
         value: Any = getattr(fault, field.name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not value:
             continue

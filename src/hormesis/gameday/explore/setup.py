@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +64,14 @@ class Protection:
     Attributes:
         file: The file, and what could be changed in it.
         variables: The variables, of the arm or of processes, by which it reaches them.
-        policies: Which policy protects each edge.
+        policies: Which policies protect each edge, and each process that edges lead to.
         circumstances: What is known of the calls.
         reading: The routes that only read.
     """
 
     file: PolicyFile
     variables: Mapping[str, str]
-    policies: Mapping[str, str]
+    policies: Mapping[str, Sequence[str]]
     circumstances: Circumstances
     reading: frozenset[str]
 
@@ -83,9 +83,8 @@ class Protection:
             acted: The policies that did something about it.
             hurt: The routes that suffered.
         """
-        edges = (self.policies.get(each.name) for each in trial.injections if each.where == "edge")
-        processes = (self.policies.get(each.name) for each in trial.injections if each.where == "process")
-        names = dict.fromkeys(name for name in (*edges, *processes, *acted) if name)
+        protecting = [name for each in trial.injections for name in self.policies.get(each.target, ())]
+        names = dict.fromkeys([*protecting, *acted])
         reads = bool(hurt) and hurt <= self.reading
         return self.file.changes(list(names), dataclasses.replace(self.circumstances, reads=reads))
 
@@ -137,15 +136,17 @@ def protection(
     if not named:
         message = f"no variable of arm {arm!r} names {path}, so a changed one would not reach its processes"
         raise ConfigurationError(message, "policies")
-    edges = {name: edge.policy or name for name, edge in experiment.system.edge.items()}
+    protecting: dict[str, list[str]] = {}
     for name, edge in experiment.system.edge.items():
-        if edge.to in experiment.system.process:
-            edges.setdefault(edge.to, edges[name])
+        own = edge.policy or name
+        own = [own] if isinstance(own, str) else list(own)
+        protecting[f"edge {name}"] = own
+        protecting.setdefault(f"process {edge.to}", []).extend(own)
     rate = sum(rate for _, rate in _rates(experiment))
     return Protection(
         file=file,
         variables=named,
-        policies=edges,
+        policies=protecting,
         circumstances=Circumstances(patience=patience(experiment), rate=rate, latency=latency),
         reading=frozenset(request.name for request in experiment.load.request if request.get is not None),
     )

@@ -50,7 +50,7 @@ class _Shrinking:
         self.runs = 0
         self._repeats = repeats
         self._budget = budget
-        self._holds = {(each, None) for each in holds}
+        self._holds: set[tuple[frozenset[Injection], float | None]] = {(each, None) for each in holds}
 
     def fails(self, smaller: Trial, step: str) -> Steps[bool]:
         """Ask for something smaller; it takes the failure's place when it fails too."""
