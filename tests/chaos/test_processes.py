@@ -202,6 +202,7 @@ def test_cannot_be_run(tmp_path: Path, settings: dict[str, Any], parts: list[str
         ("ready", "/a\r\nX: y"),
         ("ready_within", 0),
         ("restart_after", -1),
+        ("stop", "SIGNAL"),
     ],
 )
 def test_settings(tmp_path: Path, key: str, value: object) -> None:
@@ -413,6 +414,181 @@ def test_start_twice(tmp_path: Path) -> None:
             await made.stop()
             await made.start()
             await made.wait_ready()
+
+    run(scenario)
+
+
+def test_kill_by_another_signal(tmp_path: Path) -> None:
+    """A process can be killed by a signal that it may survive."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, STUBBORN) as made:
+            await until(lambda: "deaf" in made.settings.log.read_text())
+            made.kill(signal.SIGTERM)
+            await asyncio.sleep(0.05)
+            assert made.running
+            made.kill(signal.SIGINT)
+            await until(lambda: not made.running)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("restart_after", [None, 0])
+def test_crash_loop(tmp_path: Path, restart_after: float | None) -> None:
+    """A process crashes again and again, whether somebody restarts it or not, until that is taken back."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, restart_after=restart_after) as made:
+            seen = {made.pid}
+            made.crash_loop(0.05)
+            await until(lambda: seen.add(made.pid) or len(seen - {None}) >= 4)
+            await made.recover()
+            await made.wait_ready()
+            last = made.pid
+            await asyncio.sleep(0.2)
+            assert made.pid == last
+            assert made.restarts > 2 or restart_after is None
+
+    run(scenario)
+
+
+def test_crash_loop_of_what_can_not_be_started(tmp_path: Path) -> None:
+    """A command that is gone keeps a crash loop from nothing but crashing; taking it back says what is missing."""
+
+    async def scenario() -> None:
+        command = tmp_path / "server"
+        command.write_text("#!/bin/sh\nsleep 60\n")
+        command.chmod(0o755)
+        async with process(tmp_path, argv=[str(command)]) as made:
+            command.unlink()
+            made.crash_loop(0.05)
+            await until(lambda: "No such file" in made.settings.log.read_text())
+            with pytest.raises(ConfigurationError, match="can't be run"):
+                await made.recover()
+
+    run(scenario)
+
+
+def test_restart_in_order(tmp_path: Path) -> None:
+    """A process that is restarted ends in order, is started again, and that counts as no crash."""
+    code = "import signal, sys, time; signal.signal(15, lambda *_: (print('bye', flush=True), sys.exit()))\n"
+    code += "print('up', flush=True); time.sleep(60)"
+
+    async def scenario() -> None:
+        async with process(tmp_path, code, restart_after=30) as made:
+            words = made.settings.log.read_text
+            await until(lambda: words().split() == ["up"])
+            made.restart(grace=5)
+            await until(lambda: words().split() == ["up", "bye", "up"])
+            assert made.running
+            assert made.restarts == 0
+
+    run(scenario)
+
+
+def test_restart_broken_off(tmp_path: Path) -> None:
+    """A restart that is taken back while the process still ends leaves it running all the same."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, STUBBORN) as made:
+            await until(lambda: "deaf" in made.settings.log.read_text())
+            first = made.pid
+            made.restart(grace=60)
+            await asyncio.sleep(0.05)
+            await made.recover()
+            await made.wait_ready()
+            assert made.pid not in (first, None)
+
+    run(scenario)
+
+
+def test_set_up_ready_and_stop(tmp_path: Path) -> None:
+    """Commands set a process up, say when it is ready, and end it; all have its directory, variables and log."""
+    setup = [["sh", "-c", "echo set up $WORD in $PWD; touch made"], ["test", "-e", "made"]]
+    code = "import os, sys, time; open('ready', 'w').close()\nwhile not os.path.exists('stop'): time.sleep(0.01)\n"
+    code += "print('in order', flush=True)"
+
+    async def scenario() -> None:
+        async with process(
+            tmp_path,
+            code,
+            cwd=tmp_path,
+            env={"WORD": "sesame"},
+            setup=setup,
+            ready_argv=["test", "-e", "ready"],
+            stop=["touch", "stop"],
+        ) as made:
+            await made.stop()
+            await made.set_up()
+            assert f"set up sesame in {tmp_path}" in made.settings.log.read_text()
+            await made.start()
+            await made.wait_ready()
+            await made.stop(grace=5)
+            assert "in order" in made.settings.log.read_text()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["sh", "-c", "echo no room; exit 3"], "needs 'sh' to set it up, which ended with status 3"),
+        (["sleep", "60"], "needs 'sleep' to set it up, which did not end within 0.2 s"),
+    ],
+)
+def test_set_up_that_fails(tmp_path: Path, argv: list[str], words: str) -> None:
+    """A command that fails, or does not end, is told, and is not left running."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, setup=[argv], ready_within=0.2) as made:
+            with pytest.raises(ProcessFailed, match=words):
+                await made.set_up()
+            assert len(made.members()) == 1
+
+    run(scenario)
+
+
+def test_stop_command_that_hangs(tmp_path: Path) -> None:
+    """When the command that should end it hangs, it is killed after its grace."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, STUBBORN, stop=["sleep", "60"]) as made:
+            await until(lambda: "deaf" in made.settings.log.read_text())
+            await made.stop(grace=0.1)
+            assert made.pid is None
+            assert made.members() == []
+
+    run(scenario)
+
+
+AWAY = """
+import os, subprocess, sys, time
+child = subprocess.Popen(["setsid", "sleep", "60"], env={})
+while os.getsid(child.pid) != child.pid:
+    time.sleep(0.01)
+print("child", child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_left_the_group(tmp_path: Path) -> None:
+    """What a process started in a session of its own is frozen, throttled, thawed and killed with it."""
+
+    async def scenario() -> None:
+        async with process(tmp_path, AWAY) as made:
+            await until(lambda: grandchild(made))
+            child = grandchild(made)
+            assert sorted(made.members()) == sorted([made.pid or 0, child])
+            made.pause()
+            await until(lambda: state(child) == "T")
+            made.resume()
+            await until(lambda: state(child) != "T")
+            made.throttle(0.2)
+            await until(lambda: state(child) == "T")
+            await made.recover()
+            await until(lambda: state(child) != "T")
+            made.kill()
+            await until(lambda: state(child) == "Z")
 
     run(scenario)
 

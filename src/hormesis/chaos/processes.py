@@ -303,15 +303,14 @@ class Process:
 
     async def _crash(self, every: float) -> None:
         while True:
+            victim = self._popen
             self._signal(signal.SIGKILL)
-            await self._until(running=False)
-            await self._noting(self._revive())
-            await self._until(running=True)
+            # Whoever buries it and starts it again tells nobody; both may happen in the same instant.
+            while self._popen in (victim, None):
+                await asyncio.sleep(_LOOK_EVERY / 5)
+                if self._popen is None:
+                    await self._noting(self._revive())
             await asyncio.sleep(every)
-
-    async def _until(self, *, running: bool) -> None:
-        while self.running is not running:  # noqa: ASYNC110  # whoever starts and buries it tells nobody
-            await asyncio.sleep(_LOOK_EVERY / 5)
 
     async def _restart(self, grace: float) -> None:
         await self._stop(grace)
