@@ -17,7 +17,7 @@ from hormesis.chaos.faults.wire import Stream
 from hormesis.errors import ConfigurationError
 from hormesis.units import Size, bytes_of
 
-__all__ = ["Headers", "OnRequest", "Rewrite", "Status", "Truncate"]
+__all__ = ["Headers", "OnRequest", "Rewrite", "Status", "Truncate", "pairs"]
 
 Headers: TypeAlias = Mapping[str, Any] | tuple[tuple[str, Any], ...]
 """Names and values, as a table; kept as pairs, so that a fault can be hashed."""
@@ -65,16 +65,13 @@ class Status(OnRequest):
     ask: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.status, bool) or not isinstance(self.status, int) or not 200 <= self.status <= 599:
-            raise ConfigurationError.bad_value("status", self.status, "a status from 200 to 599")
-        if not isinstance(self.body, str) or len(self.body) > _BODY_MAX:
-            raise ConfigurationError.bad_value("body", _short(self.body), f"a text of up to {_BODY_MAX:,} characters")
+        _check_status(self.status)
+        _check_body(self.body)
         object.__setattr__(self, "headers", _headers("headers", self.headers, removal=False))
-        for name, _value in self.headers:
+        for name, _value in pairs(self.headers):
             if name.lower() in _OUR_OWN:
                 raise ConfigurationError.bad_value("headers", name, "no header that frames the answer: we do that")
-        if not isinstance(self.ask, bool):
-            raise ConfigurationError.bad_value("ask", self.ask, "true or false")
+        _check_flag("ask", self.ask)
         self._check_aim()
 
     def __str__(self) -> str:
@@ -117,24 +114,43 @@ class Rewrite(OnRequest):
         object.__setattr__(self, "rewrite", _headers("rewrite", self.rewrite, removal=True))
         if not self.rewrite:
             raise ConfigurationError.bad_value("rewrite", {}, "at least one header")
-        for name, _value in self.rewrite:
+        for name, _value in pairs(self.rewrite):
             if name.lower() in _OUR_OWN:
                 raise ConfigurationError.bad_value("rewrite", name, "no header that says where a message ends")
-        if not isinstance(self.add, bool):
-            raise ConfigurationError.bad_value("add", self.add, "true or false")
+        _check_flag("add", self.add)
         check_choice("stream", self.stream, get_args(Stream))
         self._check_aim()
 
     def __str__(self) -> str:
         what = {"downstream": "answers", "upstream": "requests", "both": "requests and answers"}[self.stream]
-        return f"rewrites {', '.join(name for name, _ in self.rewrite)} of {what}{self._whom()}"
+        return f"rewrites {', '.join(name for name, _ in pairs(self.rewrite))} of {what}{self._whom()}"
+
+
+def pairs(headers: Headers) -> tuple[tuple[str, Any], ...]:
+    """Return names and values."""
+    return headers if isinstance(headers, tuple) else tuple(headers.items())
+
+
+def _check_status(status: object) -> None:
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+        raise ConfigurationError.bad_value("status", status, "a status from 200 to 599")
+
+
+def _check_body(body: object) -> None:
+    if not isinstance(body, str) or len(body) > _BODY_MAX:
+        raise ConfigurationError.bad_value("body", _short(body), f"a text of up to {_BODY_MAX:,} characters")
+
+
+def _check_flag(key: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError.bad_value(key, value, "true or false")
 
 
 def _headers(key: str, value: object, *, removal: bool) -> tuple[tuple[str, Any], ...]:
     accepted = "a table of up to 100 headers and their texts" + (", or false to take one out" if removal else "")
-    pairs: Iterable[Any] = value.items() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [()]
+    given: Iterable[Any] = value.items() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [()]
     found = []
-    for pair in pairs:
+    for pair in given:
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise ConfigurationError.bad_value(key, value, accepted)
         name, text = pair

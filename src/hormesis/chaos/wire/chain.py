@@ -30,7 +30,7 @@ class Chain:
     """
 
     def __init__(self, stream: Stream, seed: str) -> None:
-        self.stream = stream
+        self.stream: Stream = stream
         self.seed = seed
         self.stages: list[Stage] = []
         self.ready: deque[Chunk] = deque()

@@ -10,9 +10,11 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 from hormesis.chaos.wire.poller import Poller, Watch
 
@@ -51,8 +53,10 @@ class End:
         self.sock = sock
         self.fd = sock.fileno()
         self.watch = Watch(poller, self.fd)
-        self.recv_into = sock.recv_into
-        self.send = sock.send
+        self.recv_into: Callable[[memoryview], int] = sock.recv_into
+        """Read into a buffer, and return how many bytes; 0 at the end."""
+        self.send: Callable[[memoryview], int] = sock.send
+        """Take bytes to be sent, and return how many."""
 
     def open(self) -> bool:
         """Go on with what must be agreed before bytes can travel, and say whether it is done.
@@ -164,12 +168,13 @@ class TlsEnd(End):
         with suppress(OSError):
             self.flush()
 
-    def _recv_into(self, buffer: memoryview, nbytes: int = 0, flags: int = 0) -> int:
+    def _recv_into(self, buffer: memoryview) -> int:
         self._fill()
         size = 0
         with suppress(ssl.SSLWantReadError):
             while size < len(buffer):
-                read = self._tls.read(len(buffer) - size, buffer[size:])
+                # Into a buffer it reads how many bytes, and no bytes, whatever its type says.
+                read = cast(int, self._tls.read(len(buffer) - size, buffer[size:]))  # pyright: ignore[reportArgumentType]
                 if not read:
                     self.ended = True
                     break
@@ -180,7 +185,7 @@ class TlsEnd(End):
             raise BlockingIOError
         return size
 
-    def _send(self, data: memoryview, flags: int = 0) -> int:
+    def _send(self, data: memoryview) -> int:
         if self.unsent and not self.flush():
             raise BlockingIOError
         size = self._tls.write(data[:_CHUNK])

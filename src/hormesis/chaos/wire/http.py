@@ -19,6 +19,7 @@ import h11
 
 from hormesis.chaos.faults import Rewrite, Status, Truncate
 from hormesis.chaos.faults.aim import Head
+from hormesis.chaos.faults.http import pairs
 from hormesis.chaos.wire.forces import Strike
 from hormesis.chaos.wire.stages import Data, Mark
 from hormesis.units import bytes_of
@@ -82,7 +83,7 @@ class _Exchange:
         """Return the answer that a fault gives."""
         body = fault.body.encode()
         bare = fault.status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-        headers = [(name, str(value)) for name, value in fault.headers]
+        headers = [(name, str(value)) for name, value in pairs(fault.headers)]
         if body and not any(name.lower() == "content-type" for name, _ in headers):
             headers.append(("Content-Type", "text/plain; charset=utf-8"))
         if not bare:
@@ -368,7 +369,9 @@ def _tokens(request: h11.Request, name: bytes) -> set[bytes]:
 
 def _rewrite(head: bytes, fault: Rewrite) -> bytes:
     """Change the headers of a head, and leave all else as it is, byte for byte."""
-    changed = {name.lower().encode("latin-1") for name, value in fault.rewrite if value is False or not fault.add}
+    changed = {
+        name.lower().encode("latin-1") for name, value in pairs(fault.rewrite) if value is False or not fault.add
+    }
     start, *lines = _LINE.findall(head)
     kept, dropping = [start], False
     for line in lines[:-1]:
@@ -376,5 +379,5 @@ def _rewrite(head: bytes, fault: Rewrite) -> bytes:
             dropping = line.partition(b":")[0].strip().lower() in changed
         if not dropping:
             kept.append(line)
-    kept += [f"{name}: {value}\r\n".encode("latin-1") for name, value in fault.rewrite if value is not False]
+    kept += [f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs(fault.rewrite) if value is not False]
     return b"".join([*kept, *lines[-1:]])

@@ -310,7 +310,8 @@ class FaultProxy:
             link.reset()
 
     def _start_accepting(self, listener: socket.socket) -> None:
-        self._loop.add_reader(listener, self._accept, listener, self._ground)
+        if self._ground is not None:
+            self._loop.add_reader(listener, self._accept, listener, self._ground)
 
     def _stop_accepting(self, listener: socket.socket) -> None:
         self._loop.remove_reader(listener)
