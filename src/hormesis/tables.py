@@ -8,6 +8,7 @@ key, value and what would be accepted.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import keyword
 import os
@@ -65,6 +66,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from error
 
 
+@functools.lru_cache(maxsize=64)  # making one takes milliseconds
 def _reader(cls: type[T]) -> TypeAdapter[T]:
     """Return pydantic's reader of a settings class.
 
