@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.experiment import Dose, Experiment, Stress, load_experiment, schema
+from hormesis.gameday.experiment import Dose, Experiment, Stress, folder_of, load_experiment, schema
 from hormesis.gameday.objectives import Objective
 from hormesis.gameday.results import Phase
 from hormesis.gameday.runner import planned_seconds
@@ -586,6 +586,99 @@ def test_planned_seconds(tmp_path: Path) -> None:
     assert 5 < once < 6
     in_turn = read(tmp_path, ('calm = "1s"', 'calm = "1s"\narms = "in turn"'))
     assert planned_seconds(in_turn, stresses, arms) == 2 * once
+
+
+WHOLE = """
+[[probe]]
+name = "well"
+http = "http://{front}/healthz"
+when = ["start", "during"]
+tolerance = { path = "items.0", min = 1 }
+
+[[invariant]]
+name = "once"
+dsn = "sqlite:{dir}/shop.db"
+sql = "SELECT 0"
+tolerance = 0
+
+[blast_radius]
+edges = 1
+routes = ["browse"]
+
+[budget]
+time = "10m"
+failed = 100
+"""
+
+
+def test_what_else_a_file_may_say(tmp_path: Path) -> None:
+    """Probes, invariants, bounds, a control, and what an answer must hold: as the file has them."""
+    burning = 'answered = 0.5\nburn = { objective = 0.99, rate = 14.4 }\nthen = "stop"'
+    experiment = read(
+        tmp_path,
+        ("answered = 0.5", burning + WHOLE),
+        ('calm = "1s"', 'calm = "1s"\ncontrol = true\nconfidence = 0.9'),
+        (REQUEST, REQUEST + 'expect = { status = 200, json = { "id" = "{id}" }, contains = "x" }\n'),
+        (STRESS, STRESS + '\nmay_miss = ["well"]\nmetastability = { step = 0.5 }\nblast_radius = { edges = 2 }'),
+    )
+    (probe,), (invariant,) = experiment.probe, experiment.invariant
+    assert (probe.kind, probe.when, invariant.kind) == ("http", ["start", "during"], "sql")
+    assert experiment.abort is not None
+    assert experiment.abort.burn is not None
+    assert experiment.abort.burn.rate == 14.4
+    (slow,) = experiment.chosen()
+    assert slow.staircase is not None
+    assert (slow.staircase.step, slow.may_miss) == (0.5, ["well"])
+    assert experiment.radius(slow) is not experiment.blast_radius
+    assert experiment.spared(slow) == set()
+    assert (experiment.run.control, experiment.run.confidence) == (True, 0.9)
+    (request,) = experiment.load_spec(slow, "http://127.0.0.1").requests
+    assert request.placeholders() == {"id"}
+    assert planned_seconds(experiment, [slow], ["bare"]) == 2 * planned_seconds(read(tmp_path), [slow], ["bare"])
+
+
+def test_a_control_goes_without_the_fault(tmp_path: Path) -> None:
+    """A control has the same arrivals, but for those of a spike."""
+    (rush,) = (experiment := read(tmp_path, (STRESS, "fault = { spike = 3 }"))).chosen()
+    dosed = experiment.load_spec(rush, "http://127.0.0.1")
+    control = experiment.load_spec(rush, "http://127.0.0.1", dosed=False)
+    assert [[float(segment.rate) for segment in spec.streams[0].segments] for spec in (dosed, control)] == [
+        [20, 60, 20],
+        [20, 20, 20],
+    ]
+    assert dosed.seed == control.seed
+
+
+def test_a_file_based_on_another(tmp_path: Path) -> None:
+    """It is the other file with its own tables in the place of those there, and runs in the other's folder."""
+    written(tmp_path, GOOD.replace('calm = "1s"', 'calm = "1s"\ntour = ["slow"]'))
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    small = corpus / "small.toml"
+    small.write_text(f'experiment = "../gameday.toml"\nseed = 9\n{SECOND}')
+    experiment = load_experiment(small)
+    assert (experiment.title, experiment.seed) == ("Two services", 9)
+    assert [stress.name for stress in experiment.chosen()] == ["gone"]
+    assert folder_of(small) == tmp_path.resolve()
+    assert folder_of(tmp_path / "gameday.toml") == tmp_path.resolve()
+    small.write_text('experiment = "small.toml"')
+    assert "is based on another one itself" in refusal(small)
+    small.write_text("experiment = 3")
+    assert "experiment is 3; it takes the path of another experiment file" in refusal(small)
+    small.write_text('experiment = "none.toml"')
+    with pytest.raises(ConfigurationError, match=r"none\.toml: can't be read: No such file"):
+        load_experiment(small)
+
+
+def test_the_face() -> None:
+    """Everything that the room shows can be had from it, and nothing else."""
+    import hormesis.gameday as room
+
+    for name in room.__all__:
+        assert getattr(room, name).__module__.startswith("hormesis.gameday.")
+    assert dir(room) == room.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = room.nothing
 
 
 def test_the_shop() -> None:

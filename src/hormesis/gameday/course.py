@@ -75,28 +75,31 @@ class Course:
         self.calm, self.dose, self.recovery = experiment.lengths(stress)
         self.length = self.calm + self.dose + self.recovery
         self.detection, self.recover_within = experiment.allowances(stress)
-        self.started = time.monotonic() + LEAD
+        self.started = 0.0
         self.dose_start = self.dose_end = 0.0
         self.aborted = ""
         self._abort = asyncio.Event()
         self._watch: Watch | None = None
         self._recent: Recent | None = None
         self._hysteresis: Hysteresis | None = None
-        self._looks = Looks(
-            experiment.probe, experiment.invariant, system.probes, self.started, self._missed, stress.may_miss
-        )
+        self._looks: Looks
         self._restarts = {name: process.restarts for name, process in system.processes.items()}
         self._trouble = (len(system.left), len(system.expired))
 
     async def run(self) -> Outcome:
         """Load, dose, undo, and judge."""
-        spec = self.experiment.load_spec(self.stress, self.system.url, dosed=self.dosed)
+        experiment, stress = self.experiment, self.stress
+        spec = experiment.load_spec(stress, self.system.url, dosed=self.dosed)
         async with contextlib.AsyncExitStack() as stack:
             freeing = None
-            if self.dosed and self.stress.staircase is not None:
-                self._recent = Recent(spec, self.started, self._good)
+            if self.dosed and stress.staircase is not None:
                 watch = self.system.grounds.keeper.watch
                 freeing = self._freeing(await stack.enter_async_context(ready_to_free(watch)))
+            self.started = time.monotonic() + LEAD
+            self._looks = Looks(
+                experiment.probe, experiment.invariant, self.system.probes, self.started, self._missed, stress.may_miss
+            )
+            self._recent = None if freeing is None else Recent(spec, self.started, self._good)
             load = self.system.driver.run(spec, on_samples=self._take, start_at=self.started)
             result, _ = await together(load, self._phases(freeing))
         self.system.probes.count(result.samples)

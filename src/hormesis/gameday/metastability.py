@@ -34,7 +34,7 @@ WELL = 0.9
 """A system is well when its share of good answers is nine tenths of what it was in calm."""
 
 _EVERY_MIN = 2.0
-_LEVEL_LEAST = 1e-9
+_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class Staircase:
 
     def __init__(self, settings: Metastability, calm_good: float) -> None:
         self._settings = settings
-        self._enough = WELL * calm_good
+        self._enough = WELL * calm_good - _ROUNDING
         self._steps: list[Step] = []
         self._recovers_at: float | None = None
         self._breaks_at: float | None = None
@@ -146,7 +146,7 @@ class Staircase:
         if self._recovers_at is None:
             if not well:
                 lower = level * self._settings.step
-                self.level = lower if lower >= self._settings.least - _LEVEL_LEAST else None
+                self.level = lower if lower >= self._settings.least - _ROUNDING else None
                 return
             self._recovers_at = level
         elif not well:
