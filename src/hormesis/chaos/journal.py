@@ -29,7 +29,7 @@ from hormesis.chaos import marks
 from hormesis.chaos.undo import Undo, from_data, to_data
 from hormesis.errors import ConfigurationError
 
-__all__ = ["FILE_NAME", "Entry", "Journal", "Ledger", "Undone", "boot_id", "recover", "replay"]
+__all__ = ["FILE_NAME", "Entry", "Episode", "Journal", "Ledger", "Undone", "boot_id", "history", "recover", "replay"]
 
 FILE_NAME = "undo.jsonl"
 """What the journal is called in the folder of a game day."""
@@ -69,6 +69,25 @@ class Undone:
     """What became of an entry: `why` is empty if it was undone, and says else why it could not be."""
 
     entry: Entry
+    why: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """A fault from its beginning to its end, for those who look back.
+
+    Attributes:
+        what: The fault and its place, in words.
+        began: When it was written down, an instant before it acted, on the monotonic clock of the boot.
+        ended: When it was undone; None while it was not.
+        by: Who undid it: `"runner"`, `"watchdog"`, `"hormesis undo"`; empty while nobody has.
+        why: Why it could not be undone when that was tried last; empty when it was.
+    """
+
+    what: str
+    began: float
+    ended: float | None = None
+    by: str = ""
     why: str = ""
 
 
@@ -261,6 +280,28 @@ class Journal:
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             os.write(self._file, b"\n")
+
+
+def history(path: str | os.PathLike[str]) -> list[Episode]:
+    """Return every fault of a journal, in the order in which they came.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    episodes: dict[int, Episode] = {}
+    for line in Path(path).read_bytes().splitlines():
+        with suppress(ValueError, KeyError, TypeError):  # cut short by a crash
+            record = json.loads(line)
+            match record["record"]:
+                case "fault":
+                    episodes[record["id"]] = Episode(what=record["what"], began=record["at"])
+                case "undone":
+                    ended = {"ended": record["at"], "by": record.get("by", ""), "why": ""}
+                    if episodes[record["id"]].ended is None:
+                        episodes[record["id"]] = dataclasses.replace(episodes[record["id"]], **ended)
+                case "stuck":
+                    episodes[record["id"]] = dataclasses.replace(episodes[record["id"]], why=record["why"])
+    return list(episodes.values())
 
 
 def replay(

@@ -10,7 +10,7 @@ from hormesis.chaos import Fault, Kill, LoadFault, ProcessFault, Refuse, Spike, 
 from hormesis.errors import ConfigurationError
 from hormesis.tables import Settings
 
-__all__ = ["Dose", "Place", "place_of"]
+__all__ = ["Dose", "Place", "kind_of", "place_of"]
 
 Place: TypeAlias = Literal["edge", "process", "host", "load"]
 """The kinds of place at which a fault can act."""
@@ -30,6 +30,15 @@ def place_of(fault: Fault) -> Place:
         if isinstance(fault, get_args(kind) or kind):
             return place
     return "host"
+
+
+def kind_of(fault: Fault) -> str:
+    """Return what kind of fault it is: the key that names it in a file, the one setting that may be given without it.
+
+    >>> kind_of(fault_from({"latency": "2s", "jitter": "300ms"}))
+    'latency'
+    """
+    return next(each.name for each in dataclasses.fields(fault) if not each.kw_only)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +69,11 @@ class Dose(Settings):
     def what(self) -> Fault:
         """The fault, as a value."""
         return fault_from(self.fault)
+
+    @property
+    def kind(self) -> str:
+        """What kind of fault it is, such as `"latency"`."""
+        return kind_of(self.what)
 
     @property
     def target(self) -> str:

@@ -11,7 +11,9 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 
+from hormesis.chaos.journal import Episode
 from hormesis.gameday.metastability import Hysteresis
+from hormesis.gameday.noise import Noise
 from hormesis.loadgen import Samples
 
 __all__ = [
@@ -289,6 +291,10 @@ class StressResult:
     """Each target with its fault, in words."""
     controls: Mapping[str, Outcome] = dataclasses.field(default_factory=dict)
     """What the same load without any fault did to each arm, where that was asked."""
+    kinds: Sequence[str] = ()
+    """The kind of each dose's fault, such as `"latency"`."""
+    noise: Noise | None = None
+    """What else went on on the machine."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +314,8 @@ class GameDay:
         left_out: Stresses of the file that this run did not take in.
         host: What the machine is, in a few words.
         ended: Why it ended before all that was to be run had been; empty when it did not.
+        undo_log: Every fault that was put into force, and its end, in seconds since the game day began.
+        confidence: How sure the intervals of the checks are to hold the true value.
     """
 
     title: str
@@ -324,6 +332,8 @@ class GameDay:
     left_out: Sequence[str]
     host: str
     ended: str = ""
+    undo_log: Sequence[Episode] = ()
+    confidence: float = 0.95
 
     @property
     def held(self) -> bool:

@@ -26,10 +26,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hormesis.chaos import Keeper, describe
-from hormesis.chaos.journal import FILE_NAME, recover
+from hormesis.chaos.journal import FILE_NAME, Episode, history, recover
 from hormesis.gameday.course import LEAD, Course
 from hormesis.gameday.experiment import Experiment, Stress, folder_of
 from hormesis.gameday.lock import locked, touched
+from hormesis.gameday.noise import NoiseMeter
 from hormesis.gameday.observing import Observer
 from hormesis.gameday.preflight import check
 from hormesis.gameday.results import GameDay, Outcome, Phase, StressResult
@@ -96,6 +97,7 @@ class Day:
         self._began, self._started = datetime.datetime.now(datetime.UTC), time.monotonic()
         self._results: list[StressResult] = []
         self._ended = ""
+        self._journal: Path | None = None
         budget = experiment.budget
         self._failures = None if budget is None or budget.failed is None else Failures(budget.failed)
 
@@ -113,6 +115,7 @@ class Day:
             allow_many_connections()
             async with contextlib.AsyncExitStack() as stack:
                 keeper = stack.enter_context(Keeper(out / FILE_NAME))
+                self._journal = out / FILE_NAME
                 stack.callback(shutil.rmtree, out / "scratch", ignore_errors=True)
                 systems = []
                 for arm in arms:
@@ -158,7 +161,24 @@ class Day:
             left_out=[stress.name for stress in experiment.stress if stress.name not in ran],
             host=f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}",
             ended=ended or self._ended,
+            undo_log=self._undo_log(),
+            confidence=experiment.run.confidence,
         )
+
+    def _undo_log(self) -> list[Episode]:
+        """Return what the journal says, in seconds since the game day began; nothing where it can't be read."""
+        if self._journal is None:
+            return []
+        with contextlib.suppress(OSError):
+            return [
+                dataclasses.replace(
+                    each,
+                    began=each.began - self._started,
+                    ended=None if each.ended is None else each.ended - self._started,
+                )
+                for each in history(self._journal)
+            ]
+        return []
 
     async def _rounds(self, systems: Sequence[ArmSystem]) -> None:
         start = time.monotonic()
@@ -198,6 +218,7 @@ class Day:
         controls: dict[str, Outcome] = {}
         if experiment.run.control:
             controls = await self._through(experiment, stress, systems, dosed=False)
+        meter = NoiseMeter()
         outcomes = await self._through(experiment, stress, systems, controls=controls)
         return StressResult(
             name=stress.name,
@@ -207,6 +228,8 @@ class Day:
             outcomes=outcomes,
             doses=[(dose.target, describe(dose.what)) for dose in stress.doses],
             controls=controls,
+            kinds=[dose.kind for dose in stress.doses],
+            noise=meter.read(),
         )
 
     async def _through(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from hormesis.chaos import Fault, describe
-from hormesis.gameday.dose import Dose, Place, place_of
+from hormesis.gameday.dose import Dose, Place, kind_of, place_of
 from hormesis.gameday.results import Verdict
 
 __all__ = ["Budget", "Injection", "Seen", "Steps", "Trial", "answered", "failed", "held", "metered", "repeatedly"]
@@ -58,7 +58,7 @@ class Injection:
     @property
     def kind(self) -> str:
         """What kind of fault it is: the key that names it in a file."""
-        return _key(self.fault)
+        return kind_of(self.fault)
 
     @property
     def signature(self) -> tuple[str, str]:
@@ -80,7 +80,7 @@ class Injection:
 
 def _table(fault: Fault) -> dict[str, object]:
     """Return a fault as the table of a file: what names it, and what is not as usual."""
-    key = _key(fault)
+    key = kind_of(fault)
     table = {key: getattr(fault, key)}
     for each in dataclasses.fields(fault):
         value = getattr(fault, each.name)
@@ -88,11 +88,6 @@ def _table(fault: Fault) -> dict[str, object]:
         if each.init and each.name != key and value != usual:
             table[each.name] = value
     return table
-
-
-def _key(fault: Fault) -> str:
-    """The setting that names a fault: the one that may be given without its name."""
-    return next(each.name for each in dataclasses.fields(fault) if not each.kw_only)
 
 
 @dataclass(frozen=True, slots=True)
