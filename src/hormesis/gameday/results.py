@@ -315,6 +315,7 @@ class GameDay:
         host: What the machine is, in a few words.
         ended: Why it ended before all that was to be run had been; empty when it did not.
         undo_log: Every fault that was put into force, and its end, in seconds since the game day began.
+        started: When it began, monotonic.
         confidence: How sure the intervals of the checks are to hold the true value.
     """
 
@@ -333,6 +334,7 @@ class GameDay:
     host: str
     ended: str = ""
     undo_log: Sequence[Episode] = ()
+    started: float = 0.0
     confidence: float = 0.95
 
     @property

@@ -162,6 +162,7 @@ class Day:
             host=f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}",
             ended=ended or self._ended,
             undo_log=self._undo_log(),
+            started=self._started,
             confidence=experiment.run.confidence,
         )
 
