@@ -5,12 +5,14 @@ edges don't stand some faults, and a few pairs of faults, each harmless alone, f
 leg breaks with the first, and where a hidden rule says so. The world answers trials as a real system would, with noise
 and at a price in seconds, and what really fails in it is known by trying everything without noise.
 
-`python benchmarks/explore.py` compares the order of the search with exhaustive and with random order. The tests of the
-exploration use the same worlds.
+`python benchmarks/explore.py` compares the order of the search with exhaustive and with random order: on pairs that
+share a caller and a manner of failing, and with `--random` on pairs of which nothing tells. Tests of the exploration
+use the same worlds.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import random
 import statistics
@@ -223,15 +225,24 @@ class Answers:
         )
 
 
-def generate(seed: int, *, calls: int = 6, rules: int = 2) -> World:
-    """Make a world: about so many calls, and so many hidden pairs of edges on top of those that its fallbacks make."""
+def generate(seed: int, *, calls: int = 6, rules: int = 2, alike: bool = True) -> World:
+    """Make a world: about so many calls, and so many hidden pairs on top of those that its fallbacks make.
+
+    Args:
+        seed: The same seed makes the same world.
+        calls: How many edges, about.
+        rules: How many pairs are hidden.
+        alike: Whether these share a caller and a manner of failing, which the search looks for. If not, any two faults
+            of edges fail together, which nothing tells of.
+    """
     rng = random.Random(seed)
     world = World()
     while len(world.edges) < calls:
         world.routes[f"route {len(world.routes)}"] = _part(world, rng, "front", calls, depth=0)
     for target in [f"process {called}" for _, called in world.edges.values()]:
         world.hurts.setdefault(target, {"kill", "pause"} if rng.random() < 0.3 else set())
-    _hide_rules(world, rng, rules)
+    hide = _hide_alike if alike else _hide_at_random
+    hide(world, rng, rules)
     return world
 
 
@@ -258,18 +269,30 @@ def _call(world: World, rng: random.Random, caller: str, calls: int, *, depth: i
     return Call(f"{caller}-{name}", inner)
 
 
-def _hide_rules(world: World, rng: random.Random, count: int) -> None:
-    """Pairs that nothing in the graph tells of: a pool, or a budget of retries, that two edges of a caller share.
+def _hide_alike(world: World, rng: random.Random, count: int) -> None:
+    """Pairs of edges that fail together: a pool, or a budget of retries, that two edges of a caller share.
 
     A pool runs full when both keep callers waiting, a budget is used up when both break.
     """
-    harmless = [each for each in world.catalogue() if world.outcome([each])[0] != FAILED and each.where == "edge"]
+    harmless = _harmless_at_edges(world)
     edges = list(itertools.combinations(world.edges, 2))
     shared = [pair for pair in edges if len({world.edges[edge][0] for edge in pair}) == 1]
     for one, other in rng.sample(shared, min(count, len(shared))):
         kinds = rng.choice(({"latency", "black_hole", "bandwidth"}, {"refuse", "reset"}))
         there = [[each for each in harmless if each.name == edge and each.kind in kinds] for edge in (one, other)]
         world.rules += [frozenset([a.signature, b.signature]) for a, b in itertools.product(*there)]
+
+
+def _hide_at_random(world: World, rng: random.Random, count: int) -> None:
+    """Pairs of single faults at two edges, wherever they are and whatever they do."""
+    pairs = itertools.combinations(_harmless_at_edges(world), 2)
+    apart = [pair for pair in pairs if pair[0].name != pair[1].name]
+    for one, other in rng.sample(apart, min(count, len(apart))):
+        world.rules.append(frozenset([one.signature, other.signature]))
+
+
+def _harmless_at_edges(world: World) -> list[Injection]:
+    return [each for each in world.catalogue() if world.outcome([each])[0] != FAILED and each.where == "edge"]
 
 
 def in_order(catalogue: Sequence[Injection], rng: random.Random | None) -> Iterator[tuple[Injection, ...]]:
@@ -330,22 +353,34 @@ def needed_in_order(world: World, rng: random.Random | None) -> Needed:
     return Needed(places, number)
 
 
-def main() -> None:
-    """Print the table of the documentation."""
-    print("| edges | combinations | | trials to the last pair of places | trials in all |")
-    print("|---|---|---|---|---|")
-    for calls in (4, 6, 8, 12):
-        worlds = [world for seed in range(20) if (world := generate(seed, calls=calls)).failing(world.catalogue())[1]]
+def table(sizes: Sequence[int], worlds: int, *, alike: bool) -> Iterator[str]:
+    """Compare the orders on so many worlds of each size: medians."""
+    yield "| edges | combinations | | trials to the last pair of places | trials in all |"
+    yield "|---|---|---|---|---|"
+    for calls in sizes:
+        generated = (generate(seed, calls=calls, alike=alike) for seed in range(worlds))
+        chosen = [world for world in generated if world.failing(world.catalogue())[1]]
+        size = statistics.median(len(list(in_order(world.catalogue(), None))) for world in chosen)
         for name, how in (
             ("in order", lambda world: needed_in_order(world, None)),
             ("shuffled", lambda world: needed_in_order(world, random.Random(1))),
             ("explored", needed_by_search),
         ):
-            runs = [how(world) for world in worlds]
-            size = statistics.median(len(list(in_order(world.catalogue(), None))) for world in worlds)
+            runs = [how(world) for world in chosen]
             places = statistics.median(run.places for run in runs)
             everything = statistics.median(run.everything for run in runs)
-            print(f"| {calls} | {size:.0f} | {name} | {places:.0f} | {everything:.0f} |")
+            yield f"| {calls} | {size:.0f} | {name} | {places:.0f} | {everything:.0f} |"
+
+
+def main() -> None:
+    """Print a table of the documentation."""
+    parser = argparse.ArgumentParser(description="Compare the order of the search with others, on generated systems.")
+    parser.add_argument("--random", action="store_true", help="hide pairs at random, of which nothing tells")
+    parser.add_argument("--edges", type=int, nargs="+", default=[4, 6, 8, 12], help="sizes of systems")
+    parser.add_argument("--systems", type=int, default=20, help="how many of each size (%(default)s)")
+    options = parser.parse_args()
+    for line in table(options.edges, options.systems, alike=not options.random):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
