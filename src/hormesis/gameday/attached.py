@@ -137,7 +137,7 @@ def _ask(api: str, method: str, path: str, body: dict[str, Any] | None) -> dict[
         text = response.read()
         answer = json.loads(text) if text else {}
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise HormesisError(f"{method} {path} got no answer of its API: {reason}") from None
     finally:
         connection.close()

@@ -33,5 +33,23 @@ class Observer(Protocol):
         """The game day is over, or was ended."""
 
 
-class Quiet(Observer):
+class Quiet:
     """Listens, and says nothing."""
+
+    def plan(self, title: str, seconds: float, stresses: Sequence[str], arms: Sequence[str]) -> None:
+        """Say nothing."""
+
+    def step(self, text: str) -> None:
+        """Say nothing."""
+
+    def phase(self, arm: str, stress: str, phase: str, seconds: float) -> None:
+        """Say nothing."""
+
+    def samples(self, arm: str, samples: Samples) -> None:
+        """Say nothing."""
+
+    def outcome(self, stress: str, outcome: Outcome) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Say nothing."""

@@ -140,7 +140,7 @@ def shortened(value: Any) -> str:
 def _same(value: Any, wanted: Any) -> bool:
     """Whether two values are the same; a number is that of its text, as programs print it."""
     if _is_number(wanted) and not isinstance(value, bool):
-        return _number(value) == wanted
+        return bool(_number(value) == wanted)
     return bool(value == wanted and type(value) is type(wanted))
 
 
