@@ -60,25 +60,27 @@ class LeftAlone:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Keep the connections for as long as the shop runs."""
-    # One bad connection costs one query: what the database closed meanwhile is noticed before it is used.
-    options = {"kwargs": {"autocommit": True}, "check": AsyncConnectionPool.check_connection, "min_size": 2}
+    options: dict[str, Any] = {"kwargs": {"autocommit": True}}
     if not POLICIES:
-        async with AsyncConnectionPool(DATABASE, max_size=8, open=False, **options) as pool:
+        async with AsyncConnectionPool(DATABASE, min_size=8, open=False, **options) as pool:
 
             async def ask(sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
                 async with pool.connection() as connection:
-                    return await (await connection.execute(sql, values)).fetchone()
+                    row: tuple[Any, ...] | None = await (await connection.execute(sql, values)).fetchone()
+                    return row
 
             app.state.read = app.state.report = ask
             yield
         return
     hm.telemetry.record_events()
     loaded = hm.load(POLICIES)
-    async with loaded.sections["pools"]["database"].psycopg_async(DATABASE, **options) as pools:
+    declared: dict[str, hm.ConnectionPools] = loaded.sections["pools"]  # type: ignore[assignment]
+    async with declared["database"].psycopg_async(DATABASE, **options) as pools:
 
         async def ask_own(sql: str, values: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
             async with pools.current.connection() as connection:
-                return await (await connection.execute(sql, values)).fetchone()
+                row: tuple[Any, ...] | None = await (await connection.execute(sql, values)).fetchone()
+                return row
 
         left = LeftAlone(ask_own)
         app.state.read, app.state.report = loaded["products"](left), loaded["reports"](left)

@@ -127,5 +127,5 @@ class Controls:
             raise
         except BaseException as error:
             if asks_for_the_end(error):
-                raise Interrupted(f"control {control['name']}: {error or type(error).__name__}") from error
+                raise Interrupted(f"control {control['name']}: {str(error) or type(error).__name__}") from error
             self._say(f"control {control['name']}: {name} failed: {type(error).__name__}: {error}")

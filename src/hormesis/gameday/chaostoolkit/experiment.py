@@ -78,8 +78,9 @@ def _yaml(text: str) -> Any:
 
 def probes_of(experiment: Table) -> list[Table]:
     """Return the probes of the steady-state hypothesis; none when there is no hypothesis."""
-    hypothesis = experiment.get("steady-state-hypothesis") or {}
-    return hypothesis.get("probes") or []
+    hypothesis: Table = experiment.get("steady-state-hypothesis") or {}
+    probes: list[Table] = hypothesis.get("probes") or []
+    return probes
 
 
 def activity_of(experiment: Table, activity: Table) -> Table:
@@ -91,7 +92,7 @@ def activity_of(experiment: Table, activity: Table) -> Table:
     name = activity.get("ref")
     if name is None:
         return activity
-    known = {
+    known: dict[str, Table] = {
         each["name"]: each for each in (*(experiment.get("method") or []), *probes_of(experiment)) if "name" in each
     }
     if name not in known:

@@ -128,7 +128,7 @@ async def _http(provider: Table, values: Values) -> Table:
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 refused = isinstance(error, aiohttp.ClientConnectorError)
                 if not (refused and attempt < attempts):
-                    raise ActivityFailed(f"no answer from {url}: {error or type(error).__name__}") from error
+                    raise ActivityFailed(f"no answer from {url}: {str(error) or type(error).__name__}") from error
     raise AssertionError("unreachable")
 
 
