@@ -194,6 +194,12 @@ MISTAKES = [
         "load.request.browse.headers is 'X Y'; it takes names of HTTP headers",
     ),
     (LOAD, 'headers = { Id = "{sku}" }\n' + LOAD, "'sku'; known are: id, n, uuid"),
+    (
+        '"1s" }',
+        '"1s", after = "2s" }',
+        "stress 'slow': fault.after is '2s'; it takes less than the dose, which lasts 2s",
+    ),
+    (STRESS, STRESS + '\nmay_miss = ["stock"]', "stress 'slow': may_miss: unknown probe 'stock'; known are: none"),
     (STRESS, STRESS + "\nload.rate = 0", f"stress.0.load.rate is 0.0; it takes {RATE}"),
     (STRESS, STRESS + "\nload.timeout = 0", f"stress.0.load.timeout is 0.0; it takes {DURATION}"),
     (STRESS, STRESS + '\nload.to = "back"', "stress.0.load: unknown key 'to'"),

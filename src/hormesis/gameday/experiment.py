@@ -40,8 +40,14 @@
     edge = "payments"
     fault = { latency = "2s" }
 
-The classes below are that file, and their docstrings its reference. `load_experiment` reads it and checks what no
-single table can know: that names refer to something, and that every stress says where it is dosed.
+    [[probe]]                               # looked at besides the load
+    name = "stock can be read"
+    http = "http://{shop}/products/1"
+
+The settings classes are that file, and their docstrings its reference: here, and in `topology` (system and arms),
+`load`, `objectives`, `stress` and `dose`, `probes` (probes and invariants), `bounds` (abort, blast radius, budget) and
+`metastability`. `load_experiment` reads it and checks what no single table can know: that names refer to something,
+that a plan does not contradict itself, and that every stress stays within the blast radius.
 """
 
 from __future__ import annotations
@@ -65,7 +71,7 @@ from hormesis.gameday.stress import Dose, Stress
 from hormesis.gameday.topology import NAME, Arm, Edge, ProcessTable, System
 from hormesis.loadgen import ARRIVALS_MAX, LoadSpec, Stream
 from hormesis.tables import Settings
-from hormesis.units import Duration, per_second, seconds
+from hormesis.units import Duration, format_seconds, per_second, seconds
 
 __all__ = [
     "Abort",
@@ -174,8 +180,12 @@ class Experiment(Settings):
             known("objective", "request", route, routes)
         for stress in self.stress:
             where = f"stress {stress.name!r}"
+            _, length, _ = self.lengths(stress)
             for dose in stress.doses:
                 self._check_dose(where, dose)
+                if seconds(getattr(dose.what, "after", 0.0), zero=True) >= length:
+                    accepted = f"less than the dose, which lasts {format_seconds(length)}"
+                    raise ConfigurationError.bad_value(f"{where}: fault.after", dose.fault["after"], accepted)
             for route in stress.objective:
                 known(f"{where}: objective", "request", route, routes)
             for probe in stress.may_miss:

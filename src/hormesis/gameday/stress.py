@@ -127,11 +127,6 @@ class Stress(Settings):
         return [dose.what for dose in self.doses]
 
     @property
-    def what(self) -> Fault:
-        """The fault of the first dose."""
-        return self.doses[0].what
-
-    @property
     def target(self) -> str:
         """Where it is dosed, in words; of several doses, in their order."""
         targets = [dose.target for dose in self.doses]
