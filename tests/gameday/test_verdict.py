@@ -367,6 +367,14 @@ def test_a_miss_by_chance_is_no_failure() -> None:
     assert judged(dataclasses.replace(LATE, low=0.26))[0] is Verdict.FAILED
 
 
+def test_a_blip_in_calm_is_no_unsteadiness() -> None:
+    """A miss in calm that chance may have done stands in no verdict's way; a certain one does."""
+    blip = dataclasses.replace(UNSURE, phase=Phase.CALM)
+    assert judged(HELD, blip) == (Verdict.SURVIVED, [])
+    assert judged(SURE, blip)[0] is Verdict.FAILED
+    assert judged(SURE, dataclasses.replace(SURE, phase=Phase.CALM))[0] is Verdict.INCONCLUSIVE
+
+
 def test_what_the_control_misses_too_is_not_the_faults_doing() -> None:
     """The same objective, in the same phase, missed without any fault: nothing can be said of the fault."""
     conclusion, reasons = verdict.judge([SURE], QUIET, lag_p99=0.001, lag_max=0.05, control=[SURE])

@@ -248,12 +248,14 @@ def judge(
     looked_at = [probe for probe in probes if probe.judged]
     if not found and not looked_at:
         return Verdict.INCONCLUSIVE, ["no objective speaks of it, so nothing can be held or missed"]
-    unsteady = [describe(check) for check in found if check.phase is Phase.CALM and check.held is False]
+    # What chance may have done in calm says neither that the system was unsteady nor anything of the dose.
+    calm = [check for check in found if check.phase is Phase.CALM and check.held is False]
+    unsteady = [describe(check) for check in calm if check.certain]
     unsteady += [probe.described for probe in looked_at if probe.phase is Phase.CALM and not probe.held]
     if unsteady:
         return Verdict.INCONCLUSIVE, ["not steady before the dose: " + each for each in unsteady]
     without = {(check.route, check.phase, check.metric) for check in control if check.held is False}
-    missed = [check for check in found if check.held is False]
+    missed = [check for check in found if check.held is False and check not in calm]
     blamed = [check for check in missed if (check.route, check.phase, check.metric) not in without]
     reasons = [describe(check) for check in blamed if check.certain]
     reasons += [probe.described for probe in looked_at if not probe.held]
