@@ -126,7 +126,7 @@ def test_what_fails_alone_is_not_tried_together() -> None:
         ("FSS", Fate.INCONCLUSIVE, "it failed in 1 of 3 runs only"),
         ("FFSFFS", Fate.FOUND, ""),
         ("FF??FS", Fate.FOUND, ""),
-        ("FFFFF", Fate.INCONCLUSIVE, "right after it, the objectives were missed without a fault too"),
+        ("FFFFFF", Fate.INCONCLUSIVE, "right after it, the objectives were missed without a fault too"),
         ("FSFSFSFSFSFS", Fate.INCONCLUSIVE, "it failed in 6 of 12 runs only"),
         ("?S", Fate.SURVIVED, ""),
         ("??", Fate.INCONCLUSIVE, ""),

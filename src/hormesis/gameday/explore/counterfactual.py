@@ -111,7 +111,7 @@ def try_changes(
     result: Counterfactual,
     changes: Sequence[str],
     *,
-    baseline: list[Seen] | None = None,
+    baseline: Sequence[Seen] = (),
     tolerance: Tolerance = Tolerance(),
     repeats: int = 2,
     budget: Budget | None = None,
@@ -121,16 +121,16 @@ def try_changes(
     Args:
         result: Where what becomes of them goes.
         changes: Their names, the most promising first.
-        baseline: What was seen without a fault and without a change; where it is empty, it is asked for and put there.
+        baseline: What was seen without a fault and without a change; where that is too little, it is asked for.
         tolerance: What still counts as no cost.
         repeats: How often the objectives must hold in a row.
         budget: When it is used up, the rest is not tried.
     """
     failing = result.trial
-    baseline = [] if baseline is None else baseline
-    if not baseline:
-        baseline += (yield from repeatedly(failing.without_faults(), held, repeats)) or []
-    if not baseline:
+    if len(baseline) < repeats:
+        more = yield from repeatedly(failing.without_faults(), held, repeats - len(baseline))
+        baseline = [*baseline, *(more or ())]
+    if len(baseline) < repeats:
         result.tried += [
             Tried(change=change, effect=Effect.UNTRIED, why="the objectives were missed without a fault too")
             for change in changes

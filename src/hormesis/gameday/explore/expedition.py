@@ -24,18 +24,21 @@ from hormesis.gameday.explore.real import RealSystem, check, planned_trial
 from hormesis.gameday.explore.setup import Protection, lengths, protection, shortest_dose
 from hormesis.gameday.explore.trials import Budget, Seen, Trial
 from hormesis.gameday.lock import locked, touched
+from hormesis.gameday.observing import Observer
 from hormesis.gameday.preflight import check as preflight
-from hormesis.gameday.report.progress import Observer
 from hormesis.gameday.runner import allow_many_connections
 
 __all__ = ["Expedition", "Told"]
 
 
-class Told(Protocol):
-    """Is told of an exploration while it goes; every call is quick."""
+class Told(Observer, Protocol):
+    """Is told of an exploration, and of the runs that its trials are. Every call is quick, and none raises."""
 
-    def trial(self, stage: Stage, trial: Trial, seen: Seen, budget: Budget) -> None:
-        """A trial was carried out."""
+    def begins(self, stage: Stage, trial: Trial, budget: Budget) -> None:
+        """A trial begins."""
+
+    def ended(self, stage: Stage, trial: Trial, seen: Seen, budget: Budget) -> None:
+        """A trial is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,11 @@ class Expedition:
             return None
         return Proposal(named[0].change, self._protection.file.diff(self._changes[named[0].change]))
 
-    async def run(self, observer: Observer, told: Told) -> None:
+    async def run(self, told: Told) -> None:
         """Explore; what was found stays here when it is cancelled.
+
+        Args:
+            told: Is told how it goes.
 
         Raises:
             ConfigurationError: The system can't be started as the file says, or a game day is running on it.
@@ -155,12 +161,14 @@ class Expedition:
                     file=self.file,
                     out=out,
                     keeper=keeper,
-                    observer=observer,
+                    observer=told,
                     protection=self._protection,
                 )
                 self._real = await stack.enter_async_context(real)
                 await real.converse(
-                    self.hunt.steps(), lambda trial, seen: told.trial(self.hunt.stage, trial, seen, self.budget)
+                    self.hunt.steps(),
+                    lambda trial: told.begins(self.hunt.stage, trial, self.budget),
+                    lambda trial, seen: told.ended(self.hunt.stage, trial, seen, self.budget),
                 )
 
     def _changes_for(self, trial: Trial, seen: Seen, helped: Sequence[str]) -> list[str]:

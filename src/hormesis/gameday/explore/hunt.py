@@ -12,9 +12,19 @@ from typing import TypeAlias
 
 from hormesis.gameday.explore.counterfactual import Counterfactual, try_changes
 from hormesis.gameday.explore.pruning import Wiring
-from hormesis.gameday.explore.search import Record, Search
+from hormesis.gameday.explore.search import Fate, Record, Search
 from hormesis.gameday.explore.shrink import Shrunk, shrink
-from hormesis.gameday.explore.trials import Budget, Injection, Seen, Steps, Trial, failed, held, metered
+from hormesis.gameday.explore.trials import (
+    Budget,
+    Injection,
+    Seen,
+    Steps,
+    Trial,
+    failed,
+    held,
+    held_without_fault,
+    metered,
+)
 
 __all__ = ["Finding", "Hunt", "Replay", "Replayed", "Stage"]
 
@@ -28,6 +38,9 @@ _SHARE_FOR_SHRINKING = 0.4
 """Of what a finding gets; the rest is for finding what contains it."""
 
 _STEADY_TRIES = 5
+
+_BASELINE = 3
+"""How many runs without a fault, the latest, a change is held against."""
 
 
 class Stage(enum.StrEnum):
@@ -117,11 +130,13 @@ class Hunt:
     singles: bool = True
     pairs: bool = True
     stage: Stage = Stage.CONTROL
-    control: Seen | None = None
+    controls: list[Seen] = field(default_factory=list)
+    """All runs without a fault and without a change, in the order in which they came."""
+    steady: bool = False
+    """Whether the system holds its objectives without any fault, without which nothing can be found out."""
     replayed: list[Replayed] = field(default_factory=list)
     search: Search | None = None
     findings: list[Finding] = field(default_factory=list)
-    _baseline: list[Seen] = field(default_factory=list)
 
     @property
     def records(self) -> list[Record]:
@@ -129,31 +144,61 @@ class Hunt:
         return [] if self.search is None else self.search.finish()
 
     @property
-    def steady(self) -> bool:
-        """Whether the system holds its objectives without any fault, without which nothing can be found out."""
-        return self.control is not None and held(self.control)
+    def unclear(self) -> int:
+        """How many combinations, and cases of the corpus, it can't be told of whether they fail."""
+        records = sum(record.fate is Fate.INCONCLUSIVE for record in self.records)
+        return records + sum(case.outcome is Replay.UNCLEAR for case in self.replayed)
+
+    @property
+    def tried(self) -> int:
+        """How many combinations, and cases of the corpus, were tried."""
+        records = sum(record.fate.tried for record in self.records)
+        return records + sum(case.outcome is not Replay.UNTRIED for case in self.replayed)
+
+    @property
+    def survived(self) -> bool:
+        """Whether something was tried, and all of it was seen to hold."""
+        return self.steady and bool(self.tried) and not self.unclear and not self.findings
 
     def steps(self) -> Steps[None]:
         """Hunt."""
-        yield from metered(self._steps(), self.budget)
+        yield from metered(self._noting_controls(self._steps()), self.budget)
+
+    def _noting_controls(self, steps: Steps[None]) -> Steps[None]:
+        try:
+            trial = next(steps)
+            while True:
+                seen = yield trial
+                if trial == Trial():
+                    self.controls.append(seen)
+                trial = steps.send(seen)
+        except StopIteration:
+            return
+        finally:
+            steps.close()
 
     def _steps(self) -> Steps[None]:
         self.replayed = [Replayed(name, trial) for name, trial in self.corpus]
-        for _ in range(_STEADY_TRIES):
-            self.control = yield Trial()
-            if self.steady:
-                break
-        else:
-            self.stage = Stage.OVER
+        control = yield from self._asked_without_fault()
+        if control is None:
             return
         self.stage = Stage.CORPUS
         yield from self._replay()
         self.stage = Stage.SEARCH
-        search = self.search = self._new_search(self.control)
+        search = self.search = self._new_search(control)
         yield from search.steps()
         self.findings += [Finding(each.injections, each.seen) for each in _spread(search.found) if each.seen]
-        yield from self._work_out(search)
+        self.steady = not search.drifted
+        if self.steady:
+            yield from self._work_out(search)
         self.stage = Stage.OVER
+
+    def _asked_without_fault(self) -> Steps[Seen | None]:
+        control = yield from held_without_fault(_STEADY_TRIES)
+        self.steady = control is not None
+        if control is None:
+            self.stage = Stage.OVER
+        return control
 
     def _replay(self) -> Steps[None]:
         for case in self.replayed:
@@ -197,15 +242,17 @@ class Hunt:
             if finding.shrunk is None:
                 self.stage = Stage.SHRINKING
                 own = Budget(_SHARE_FOR_SHRINKING * share.seconds, share.trial)
-                finding.shrunk = yield from metered(metered(self._shrunk(finding, search, own), own), share)
+                shrunk = yield from metered(metered(self._shrunk(finding, search, own), own), share)
+                if shrunk.steps and (yield from self._asked_without_fault()) is None:
+                    return  # whatever was tried meanwhile may have failed for another reason
+                finding.shrunk = shrunk
             self.found(finding)
             self.stage = Stage.FIXING
             changes = self.changes_for(finding.least, finding.shrunk.seen or finding.seen, helped)
             if changes:
                 finding.fixes = Counterfactual(finding.least)
-                asking = try_changes(
-                    finding.fixes, changes, baseline=self._baseline, repeats=self.repeats, budget=share
-                )
+                latest = [seen for seen in self.controls if held(seen)][-_BASELINE:]
+                asking = try_changes(finding.fixes, changes, baseline=latest, repeats=self.repeats, budget=share)
                 yield from metered(asking, share)
                 helped += [each.change for each in finding.fixes.named if each.change not in helped]
 

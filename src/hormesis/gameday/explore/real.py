@@ -20,7 +20,7 @@ from hormesis.gameday.course import LEAD, Course
 from hormesis.gameday.experiment import Experiment, Stress, folder_of
 from hormesis.gameday.explore.setup import Protection
 from hormesis.gameday.explore.trials import Seen, Steps, Trial
-from hormesis.gameday.report.progress import Observer
+from hormesis.gameday.observing import Observer
 from hormesis.gameday.results import Outcome, Phase, RouteStats
 from hormesis.gameday.runner import back_to_normal, warm_up
 from hormesis.gameday.system import ArmSystem, running
@@ -104,18 +104,22 @@ class RealSystem:
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
-    async def converse(self, steps: Steps[T], told: Callable[[Trial, Seen], None]) -> T:
+    async def converse(
+        self, steps: Steps[T], begins: Callable[[Trial], None], ended: Callable[[Trial, Seen], None]
+    ) -> T:
         """Answer a conversation to its end.
 
         Args:
             steps: The conversation.
-            told: Is told of each trial.
+            begins: Is told of each trial before it ...
+            ended: ... and after it.
         """
         try:
             trial = next(steps)
             while True:
+                begins(trial)
                 seen = await self.answer(trial)
-                told(trial, seen)
+                ended(trial, seen)
                 trial = steps.send(seen)
         except StopIteration as stop:
             conclusion: T = stop.value

@@ -4,6 +4,10 @@ Every combination of the catalogue ends as one `Record`. What needs no trial is 
 suspicious first, until the time is up. Whatever fails is asked for again before it is believed: a *finding* has failed
 clearly more often than not, and the system has held without a fault right after it. What fails only now and then is
 told of as inconclusive, and is no finding.
+
+Controls, runs without a fault, are spread evenly among the trials, so that a system or a machine that drifts is
+noticed. Where the objectives are missed without a fault too, time after time, the search ends: nothing more can be
+told.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import TypeAlias
 
 from hormesis.chaos import Bandwidth, BlackHole, Latency, Pause, Throttle
 from hormesis.gameday.explore.pruning import Suspicion, Wiring, hides, idle, suspicion
-from hormesis.gameday.explore.trials import Budget, Injection, Seen, Steps, Trial, failed, held
+from hormesis.gameday.explore.trials import Budget, Injection, Seen, Steps, Trial, failed, held, held_without_fault
 
 __all__ = ["Fate", "Record", "Search", "counts"]
 
@@ -32,9 +36,16 @@ _FAILED_TOGETHER = 6.0
 """... and how much for a finding there: it is most likely the same failure once more."""
 
 _IDLE = "nothing passes there"
+_DRIFTED = "the objectives were missed without a fault too"
 
 _RUNS_MAX = 12
 """How often a failure is asked for at most."""
+
+_CONTROL_EVERY = 10
+"""Trials after which there is a control ..."""
+
+_CONTROLS_MAX = 3
+"""... and how often it is asked for until it holds."""
 
 _WAITS = (Latency, BlackHole, Bandwidth, Pause, Throttle)
 """Faults that keep callers waiting; all others let them know at once. Many a policy can do one of the two."""
@@ -169,6 +180,9 @@ class Search:
         self._tried_like: Counter[Likeness] = Counter()
         self._failed_at: set[frozenset[str]] = set()
         self._findings = 0
+        self._since_control = 0
+        self.drifted = False
+        """Whether the objectives were missed without a fault as well, so that the search had to end."""
         self.records: dict[Combination, Record] = {}
 
     @property
@@ -239,7 +253,7 @@ class Search:
 
     def _try_waiting(self) -> Steps[None]:
         again: list[Combination] = []
-        while self._waiting and self._has_room():
+        while self._waiting and self._has_room() and (yield from self._steady()):
             combination, clue = self._waiting.next(self._boredom)
             record = yield from self._try(combination, clue)
             self._waiting.remove(combination)
@@ -247,11 +261,22 @@ class Search:
             if record.fate is Fate.INCONCLUSIVE and record.runs == 1:
                 again.append(combination)
         for combination in again:  # the host had a bad moment, perhaps
-            if self._has_room():
+            if self._has_room() and (yield from self._steady()):
                 first = self.records[combination]
                 record = yield from self._try(combination, Suspicion(0.0, first.suspected))
                 self.records[combination] = record
-        self._leave_out("no time was left for it")
+        self._leave_out(_DRIFTED if self.drifted else "no time was left for it")
+
+    def _steady(self) -> Steps[bool]:
+        """Whether the system still holds without a fault, as far as is known: it is asked now and then."""
+        if self._since_control >= _CONTROL_EVERY:
+            yield from self._asked_without_fault()
+        return not self.drifted
+
+    def _asked_without_fault(self) -> Steps[None]:
+        control = yield from held_without_fault(_CONTROLS_MAX)
+        self._since_control = 0
+        self.drifted = control is None
 
     def _has_room(self) -> bool:
         return self._budget.has_room(1 + self._reserve(self._findings))
@@ -265,6 +290,7 @@ class Search:
     def _try(self, combination: Combination, clue: Suspicion) -> Steps[Record]:
         trial, likeness = Trial(combination), _likeness(combination)
         seen = yield trial
+        self._since_control += 1
         runs, fate, why = 1, Fate(seen.verdict), "; ".join(seen.reasons)
         if failed(seen):
             runs, doubt = yield from self._confirmed(trial)
@@ -293,10 +319,8 @@ class Search:
             good += held(seen)
         if bad < good + self._confirm:
             return runs, f"it failed in {bad} of {runs} runs only"
-        for _ in range(2):
-            if held((yield Trial())):
-                return runs, ""
-        return runs, "right after it, the objectives were missed without a fault too"
+        yield from self._asked_without_fault()
+        return runs, f"right after it, {_DRIFTED}" if self.drifted else ""
 
     def _record(self, combination: Combination, fate: Fate, why: str, clue: Suspicion) -> None:
         self.records[combination] = Record(injections=combination, fate=fate, why=why, suspected=clue.why)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hormesis.chaos import describe
 from hormesis.errors import MissingExtraError
 from hormesis.gameday.explore.counterfactual import Effect, Tried
 from hormesis.gameday.explore.expedition import Expedition
-from hormesis.gameday.explore.hunt import Finding, Stage
+from hormesis.gameday.explore.hunt import Finding, Hunt, Stage
 from hormesis.gameday.explore.search import Fate, Record, counts
-from hormesis.gameday.explore.trials import Budget, Injection, Seen, Trial
+from hormesis.gameday.explore.trials import Injection, Seen, held
 from hormesis.gameday.report.terminal import STYLES, text
 from hormesis.gameday.results import Verdict
 from hormesis.units import format_seconds
@@ -25,28 +25,9 @@ try:
 except ImportError as error:
     raise MissingExtraError("hormesis.gameday.explore", "gameday") from error
 
-__all__ = ["Lines", "as_json", "print_exploration"]
+__all__ = ["as_json", "print_exploration"]
 
 _PAIRS_SHOWN = 20
-
-
-class Lines:
-    """A line for each trial."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def trial(self, stage: Stage, trial: Trial, seen: Seen, budget: Budget) -> None:
-        """Say what was asked, and how it ended."""
-        left = max(0.0, budget.seconds - budget.spent)
-        self._console.print(
-            Text.assemble(
-                (f"{format_seconds(round(left)):>7} left  ", "dim"),
-                text(f"{stage}: {trial}: "),
-                text(seen.verdict, STYLES[seen.verdict]),
-            ),
-            soft_wrap=True,
-        )
 
 
 def print_exploration(expedition: Expedition, console: Console) -> None:
@@ -56,11 +37,8 @@ def print_exploration(expedition: Expedition, console: Console) -> None:
     title = f"{expedition.experiment.title}: arm {expedition.arm} explored"
     console.print(text(title, "bold"))
     console.print(text(f"{hunt.budget.trials} trials in {format_seconds(round(expedition.seconds))}", "dim"))
-    if hunt.control is not None and not hunt.steady:
-        console.print(text("The system does not hold its objectives without a fault, so nothing can be found out:"))
-        for reason in hunt.control.reasons:
-            console.print(text(f"  {reason}"))
-        return
+    if hunt.controls:
+        console.print(text(_steadiness(hunt.controls), "dim"))
     for case in hunt.replayed:
         console.print(text(f"corpus: {case.name} {case.outcome}"))
     if records:
@@ -73,8 +51,33 @@ def print_exploration(expedition: Expedition, console: Console) -> None:
         _print_finding(expedition, number, finding, console)
     for trouble in expedition.unsaved:
         console.print(text(f"not saved: {trouble}", "bold red"))
-    if not hunt.findings and hunt.search is not None:
+    console.print()
+    _print_conclusion(hunt, console)
+
+
+def _steadiness(controls: Sequence[Seen]) -> str:
+    """Say how steady the system was without a fault, between the trials."""
+    runs = f"{len(controls)} runs without a fault in between, of which {sum(map(held, controls))} held"
+    goodput, p99 = [100 * seen.goodput for seen in controls], [1000 * seen.p99 for seen in controls]
+    return f"{runs}: goodput {_range(goodput, '.1f')} %, p99 {_range(p99, '.0f')} ms"
+
+
+def _range(values: Sequence[float], spec: str) -> str:
+    low, high = format(min(values), spec), format(max(values), spec)
+    return low if low == high else f"{low} to {high}"
+
+
+def _print_conclusion(hunt: Hunt, console: Console) -> None:
+    if hunt.controls and not hunt.steady:
+        why = "It does not hold its objectives without a fault, so nothing more can be found out:"
+        console.print(text(why, "bold"))
+        for reason in hunt.controls[-1].reasons:
+            console.print(text(f"  {reason}"))
+    elif hunt.survived:
         console.print(text("Nothing was found that it does not survive.", "bold green"))
+    elif not hunt.findings:
+        why = f"{hunt.unclear} of the {hunt.tried} that were tried can't be told" if hunt.tried else "nothing was tried"
+        console.print(text(f"Nothing was found that it does not survive, but {why}.", "bold magenta"))
 
 
 def _counted(records: list[Record]) -> Iterator[tuple[str, int]]:
@@ -158,6 +161,7 @@ def as_json(expedition: Expedition) -> dict[str, Any]:
         "trials": hunt.budget.trials,
         "complete": hunt.stage is Stage.OVER,
         "steady": hunt.steady,
+        "controls": [_control(each) for each in hunt.controls],
         "corpus": [{"case": each.name, "outcome": each.outcome.value} for each in hunt.replayed],
         "counts": dict(counts(records)),
         "explored": [
@@ -172,6 +176,10 @@ def as_json(expedition: Expedition) -> dict[str, Any]:
         ],
         "findings": [_finding(expedition, number, each) for number, each in zip(itertools.count(), hunt.findings)],
     }
+
+
+def _control(seen: Seen) -> dict[str, Any]:
+    return {"verdict": seen.verdict.value, "goodput": seen.goodput, "p99": seen.p99, "reasons": list(seen.reasons)}
 
 
 def _fault(injection: Injection) -> dict[str, Any]:

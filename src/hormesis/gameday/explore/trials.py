@@ -19,7 +19,19 @@ from hormesis.chaos import Fault, describe
 from hormesis.gameday.dose import Dose, Place, kind_of, place_of
 from hormesis.gameday.results import Verdict
 
-__all__ = ["Budget", "Injection", "Seen", "Steps", "Trial", "answered", "failed", "held", "metered", "repeatedly"]
+__all__ = [
+    "Budget",
+    "Injection",
+    "Seen",
+    "Steps",
+    "Trial",
+    "answered",
+    "failed",
+    "held",
+    "held_without_fault",
+    "metered",
+    "repeatedly",
+]
 
 T = TypeVar("T")
 
@@ -176,6 +188,19 @@ def repeatedly(trial: Trial, wanted: Callable[[Seen], bool], times: int) -> Step
         else:
             return None
     return found
+
+
+def held_without_fault(tries: int) -> Steps[Seen | None]:
+    """Ask for a control until one holds.
+
+    Returns:
+        What was seen, or None: none of so many held.
+    """
+    for _ in range(tries):
+        seen = yield Trial()
+        if held(seen):
+            return seen
+    return None
 
 
 class Budget:
