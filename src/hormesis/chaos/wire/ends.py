@@ -58,6 +58,11 @@ class End:
         self.send: Callable[[memoryview], int] = sock.send
         """Take bytes to be sent, and return how many."""
 
+    @property
+    def buffered(self) -> bool:
+        """Whether there may be something to read though the socket has nothing."""
+        return False
+
     def open(self) -> bool:
         """Go on with what must be agreed before bytes can travel, and say whether it is done.
 
@@ -122,10 +127,16 @@ class TlsEnd(End):
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._pending = memoryview(b"")
+        self._said_goodbye = False
         server = server_name is None
         self._tls = context.wrap_bio(self._in, self._out, server_side=server, server_hostname=server_name)
         self.recv_into = self._recv_into
         self.send = self._send
+
+    @property
+    def buffered(self) -> bool:
+        """Whether bytes came that are not decrypted yet."""
+        return self._in.pending > 0
 
     def open(self) -> bool:
         """Go on with the handshake."""
@@ -163,6 +174,7 @@ class TlsEnd(End):
         super().close()
 
     def _say_goodbye(self) -> None:
+        self._said_goodbye = True
         with suppress(OSError):  # It does not wait for the peer's, and nobody is there to hear of what fails.
             self._tls.unwrap()
         with suppress(OSError):
@@ -171,7 +183,7 @@ class TlsEnd(End):
     def _recv_into(self, buffer: memoryview) -> int:
         self._fill()
         size = 0
-        with suppress(ssl.SSLWantReadError):
+        try:
             while size < len(buffer):
                 # Into a buffer it reads how many bytes, and no bytes, whatever its type says.
                 read = cast(int, self._tls.read(len(buffer) - size, buffer[size:]))  # pyright: ignore[reportArgumentType]
@@ -179,6 +191,12 @@ class TlsEnd(End):
                     self.ended = True
                     break
                 size += read
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            if not self._said_goodbye:
+                raise
+            self.ended = True  # OpenSSL reads no more after a farewell of both sides, and some peers say no more.
         if self._out.pending:
             self.flush()
         if not size and not self.ended:

@@ -33,6 +33,9 @@ _AHEAD_MAX = 64 * 1024
 _QUEUE_MAX = 1000
 """Answers that are waited for; a client that asks for more without reading is made to wait."""
 _REASONS = {int(status): status.phrase for status in HTTPStatus}
+_REQUEST = re.compile(rb"[A-Z]{1,20} [!-~]+ HTTP/1\.[01]\r?")
+_METHOD = re.compile(rb"[A-Z]{0,20}")
+_VERSIONS = (b"HTTP/1.1\r", b"HTTP/1.0\r")
 _LINE = re.compile(rb"[^\n]*\n")
 
 Out: TypeAlias = Callable[[Data, frozenset[str]], None]
@@ -135,6 +138,16 @@ class _Side:
         """Bytes that are not consumed."""
         return len(self._raw)
 
+    @property
+    def begins_a_request(self) -> bool:
+        """Whether they may be the beginning of a request: h11 would wait for a whole head before it says no."""
+        line, end, _ = bytes(self._raw[:_HEAD_MAX]).partition(b"\n")
+        if end:
+            return _REQUEST.fullmatch(line) is not None
+        method, _, rest = line.partition(b" ")
+        version = rest.partition(b" ")[2]
+        return _METHOD.fullmatch(method) is not None and any(known.startswith(version) for known in _VERSIONS)
+
     def rest(self) -> bytes:
         """Take all that is not consumed."""
         rest = bytes(self._raw)
@@ -175,6 +188,19 @@ class Conversation:
     def over(self) -> bool:
         """Whether all that is still to come passes as it is."""
         return self._requests is None and (self._opaque or not self._queue)
+
+    @property
+    def waits(self) -> bool:
+        """Whether bytes are held because the head of a request is not whole."""
+        return self._requests is not None and self._current is None and self._requests.held > 0
+
+    def give_up(self) -> None:
+        """Let pass what is held, and all that comes, as bytes that are no HTTP."""
+        rest = b"" if self._requests is None else self._requests.rest()
+        self._requests = None
+        self.failed = True
+        self._struck = self._strike(None).names
+        self._up(memoryview(rest), self._struck)
 
     @property
     def idle(self) -> bool:
@@ -229,9 +255,11 @@ class Conversation:
     def _read_requests(self) -> None:
         while self._requests is not None and self._ahead is None:
             try:
+                if self._current is None and not self._requests.begins_a_request:
+                    raise h11.RemoteProtocolError("no line of a request")
                 event, raw = self._requests.next()
             except h11.ProtocolError:
-                self._fail()
+                self.give_up()
                 return
             if isinstance(event, h11.Request):
                 self._begin(event, raw)
@@ -259,14 +287,6 @@ class Conversation:
         else:
             self._requests = _Side(_server(), rest)
         self._answer_what_is_ours()
-
-    def _fail(self) -> None:
-        """Read requests no more, and let pass what can't be read."""
-        rest = b"" if self._requests is None else self._requests.rest()
-        self._requests = None
-        self.failed = True
-        self._struck = self._strike(None).names
-        self._up(memoryview(rest), self._struck)
 
     def _read_answer(self, side: _Side, exchange: _Exchange) -> bytes:
         """Read on in an answer, and return what comes after it when it is whole."""

@@ -180,6 +180,8 @@ class Lane:
         """Read while there is room for more, and only then."""
         stop = self.over or self.blocked if self.plain else self.over or self.holding or self.chain.full
         self.source.watch.on_readable(None if stop else self._readable)
+        if not stop and self.source.buffered:
+            self._loop.call_soon(self._read_early)
 
     def stop(self) -> None:
         """Do nothing more."""
@@ -191,6 +193,11 @@ class Lane:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _read_early(self) -> None:
+        """Read what no readiness of the socket will tell of: it came together with the end of a handshake."""
+        if not self._carrier.closed and self.source.watch.reader is not None:
+            self._readable()
 
     def _readable(self) -> None:
         """Read, and pass on."""

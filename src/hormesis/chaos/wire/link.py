@@ -7,6 +7,7 @@ comes into force in between is there when the lanes begin.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
@@ -32,6 +33,8 @@ __all__ = ["Ground", "Link"]
 
 _TRIES_MAX = 3
 """How often a connection that was open before an HTTP fault came is tried for the beginning of a request."""
+_HEAD_WITHIN = 1.0
+"""Seconds after which a beginning of a request that goes no further is passed on, since it may be none."""
 _NOTHING = Strike(frozenset(), ())
 
 
@@ -84,6 +87,7 @@ class Link:
         self._struck: frozenset[str] = frozenset()
         self._conversation: Conversation | None = None
         self._tries = 0
+        self._head_timer: asyncio.TimerHandle | None = None
         self._upstream: End | None = None
         self._addresses: Iterator[Address] = iter(())
         self._opening = False
@@ -126,9 +130,9 @@ class Link:
     def arrived(self, lane: Lane, data: memoryview) -> None:
         """Take what a lane has read."""
         begins = lane.stream == "upstream" and self.speaker is not lane
-        self.speaker = lane
         if self._conversation is None and begins and not self._begin_to_read():
             self._struck = self._strike(None).names
+        self.speaker = lane
         if self._conversation is None:
             lane.feed(data, self._struck)
             lane.pump()
@@ -153,6 +157,8 @@ class Link:
         if self.closed:
             return
         self.closed = True
+        if self._head_timer is not None:
+            self._head_timer.cancel()
         for lane in self.lanes:
             lane.stop()
         for end in (self._client, self._upstream):
@@ -243,6 +249,8 @@ class Link:
         """Read HTTP from here on, where a request may begin, if a fault needs it; say whether it is so."""
         if self._tries >= _TRIES_MAX or not any(force.reads_http for force in self._picking):
             return False
+        if self.speaker is None:  # What does not begin with HTTP will never be.
+            self._tries = _TRIES_MAX
         from hormesis.chaos.wire.http import Conversation  # noqa: PLC0415  an extra brings what it needs
 
         up, down = self.lanes
@@ -253,6 +261,23 @@ class Link:
         take(data)
         self._pump_both()
         if not self.closed:
+            self._stop_conversing()
+            self._watch_head()
+
+    def _watch_head(self) -> None:
+        """Give the head of a request its time to come in."""
+        waits = self._conversation is not None and self._conversation.waits
+        if waits and self._head_timer is None:
+            self._head_timer = self._ground.poller.loop.call_later(_HEAD_WITHIN, self._head_is_late)
+        elif not waits and self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._conversation is not None and not self.closed:
+            self._conversation.give_up()
+            self._pump_both()
             self._stop_conversing()
 
     def _pump_both(self) -> None:
