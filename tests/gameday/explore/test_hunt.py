@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from types import ModuleType
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +81,46 @@ def test_a_system_that_does_not_hold_without_a_fault() -> None:
     assert not whole.steady
     assert asked == [Trial()] * 5
     assert not whole.findings
+
+
+def test_nothing_is_made_of_a_failure_of_its_own() -> None:
+    """A system that fails without a fault while a failure is shrunk: the failure stays as it was found."""
+    told: list[Finding] = []
+    whole = hunt(changes_for=lambda trial, seen, helped: ["mended"], found=told.append)
+
+    def answer(trial: Trial) -> Seen:
+        return seen(len(trial.injections) == 2 or whole.stage is Stage.SHRINKING)
+
+    answered(whole.steps(), answer)
+    (finding,) = whole.findings
+    assert finding.least == Trial((A, B))
+    assert finding.fixes is None
+    assert not told
+    assert not whole.steady
+
+
+@pytest.mark.parametrize(
+    ("answers", "survived", "unclear"),
+    [("SSSS", True, 0), ("DDDD", True, 0), ("S?S?S", False, 1), ("S?SSS", True, 0), ("SFFFFF", False, 1)],
+)
+def test_what_is_no_success(answers: str, survived: bool, unclear: int) -> None:
+    """All that was tried must have been seen to hold; what can't be told has not been."""
+    letters = {"S": Verdict.SURVIVED, "D": Verdict.DEGRADED, "F": Verdict.FAILED, "?": Verdict.INCONCLUSIVE}
+    script = itertools.chain(answers, itertools.cycle("S"))
+
+    def answer(trial: Trial) -> Seen:
+        return Seen(verdict=letters[next(script)], seconds=10.0, traffic={"a": 1.0, "b": 1.0})
+
+    whole = hunt()
+    answered(whole.steps(), answer)
+    assert (whole.survived, whole.unclear) == (survived, unclear)
+
+
+def test_no_time_is_no_success() -> None:
+    """Where nothing was tried, nothing was shown."""
+    whole = hunt(budget=Budget(12.0, 10.0))
+    answered(whole.steps(), together)
+    assert (whole.steady, whole.tried, whole.survived) == (True, 0, False)
 
 
 def test_broken_off_anywhere() -> None:

@@ -141,6 +141,38 @@ def test_a_failure_is_asked_for_again(answers: str, fate: Fate, why: str) -> Non
     assert (record.fate, record.why) == (fate, why)
 
 
+def test_controls_are_spread_among_the_trials() -> None:
+    """After each ten trials there is one without a fault; a single one that fails is asked for again."""
+    asked: list[Trial] = []
+    verdicts = itertools.chain([Verdict.SURVIVED, Verdict.FAILED], itertools.repeat(Verdict.SURVIVED))
+
+    def answer(trial: Trial) -> Seen:
+        asked.append(trial)
+        return seen(Verdict.SURVIVED if trial.injections else next(verdicts), a=1, b=1, c=1)
+
+    faults = (BlackHole(), Latency("1s"), Refuse(), Bandwidth("1KB/s"))
+    search = explore([at(edge, fault) for edge in "abc" for fault in faults], answer)
+    controls = [number for number, trial in enumerate(asked) if not trial.injections]
+    assert controls[:4] == [10, 21, 22, 33]
+    assert not search.drifted
+
+
+def test_a_system_that_drifts_ends_the_search() -> None:
+    """Once it fails without a fault too, nothing more is tried, and what was left says why."""
+    asked: list[Trial] = []
+
+    def answer(trial: Trial) -> Seen:
+        asked.append(trial)
+        return seen(Verdict.SURVIVED if trial.injections else Verdict.FAILED, a=1, b=1, c=1)
+
+    faults = (BlackHole(), Latency("1s"), Refuse(), Bandwidth("1KB/s"))
+    search = explore([at(edge, fault) for edge in "abc" for fault in faults], answer)
+    assert search.drifted
+    assert asked[10:] == [Trial()] * 3
+    left_out = {record.why for record in search.records.values() if record.fate is Fate.LEFT_OUT}
+    assert left_out == {"the objectives were missed without a fault too"}
+
+
 def test_what_the_corpus_knows_is_not_searched() -> None:
     """Neither a known failure nor a pair that holds it is tried again."""
     a, b, c = at("a"), at("b"), at("a", Latency("2s"))
