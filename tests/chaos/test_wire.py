@@ -13,8 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import pytest
 
 from hormesis.chaos import Bandwidth, BlackHole, FaultProxy, Latency, Refuse, Reset, WireFault, free_port
-from hormesis.chaos.wire import proxy as proxy_module
 from hormesis.chaos.faults import ResetAt, Stream
+from hormesis.chaos.wire import proxy as proxy_module
 from hormesis.errors import ConfigurationError
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
