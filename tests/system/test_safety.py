@@ -226,9 +226,11 @@ MOMENTS = {"starting": "starting", "calm": "calm for", "dose": "the dose begins"
 
 @pytest.mark.parametrize("phase", MOMENTS)
 def test_killed(folder: Path, phase: str) -> None:
-    """Killed by SIGKILL, SIGTERM or Ctrl-C in any phase: within 5 s no fault and no process is left, and it says so."""
+    """Killed in any phase: within 5 s no fault and no process is left, and it says so."""
     lengths = {"dose": {"calm": "400ms"}, "recovery": {"calm": "400ms", "dose": "400ms"}}.get(phase, {})
     expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+    if phase in ("starting", "recovery"):  # the other signals have a test of the command's there
+        expected = {signal.SIGKILL: -9}
     with ExitStack() as stack:
         runners = {number: Runner(folder, number.name, host=number is signal.SIGKILL, **lengths) for number in expected}
         for runner in runners.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -250,3 +251,6 @@ def test_sitecustomize_of_the_environment(start: Start, tmp_path: Path) -> None:
     process = start(code, env={"PYTHONPATH": variables["PYTHONPATH"]})
     assert process.stdout is not None
     assert process.stdout.readline() == b"yes\n"
+    without = {"PYTHONPATH": FakeClock(tmp_path / "clock").environment({})["PYTHONPATH"]}
+    done = subprocess.run([sys.executable, "-c", ""], env={**os.environ, **without}, capture_output=True, check=True)
+    assert done.stderr == b""

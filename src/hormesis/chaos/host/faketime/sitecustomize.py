@@ -32,8 +32,8 @@ except OSError:
 if __name__ == "sitecustomize":
     _here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [path for path in sys.path if os.path.abspath(path) != _here]
-    sys.modules.pop("sitecustomize", None)
-    try:  # noqa: SIM105  # nothing more than it takes is imported into a stranger's process
+    _this = sys.modules.pop("sitecustomize")
+    try:
         import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
     except ImportError:
-        pass
+        sys.modules["sitecustomize"] = _this
