@@ -456,11 +456,14 @@ def test_ipv6_and_unix(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_name_that_does_not_exist_yet() -> None:
-    """A lazy proxy starts without its dependency's name; connections break until it is there."""
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
+def test_name_that_does_not_exist_yet(host: str) -> None:
+    """A lazy proxy starts without its dependency's name; connections break until it is there. Others don't start."""
 
     async def scenario() -> None:
-        async with FaultProxy("edge", ("no-such-host.invalid", 1), lazy=True) as proxy:
+        with pytest.raises(ConfigurationError, match=f"no such host as its upstream '{host}'"):
+            await FaultProxy("edge", (host, 1)).start()
+        async with FaultProxy("edge", (host, 1), lazy=True) as proxy:
             reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
             await is_reset((reader, writer))
             writer.close()

@@ -52,6 +52,7 @@ class Dialler:
 
         Raises:
             OSError: There are none.
+            UnicodeError: It can't be the name of a host.
         """
         if isinstance(self._upstream, str) or self._good_until == float("inf"):
             return
@@ -70,7 +71,7 @@ class Dialler:
         try:
             await self.look_up()
             found = self._found
-        except OSError:
+        except (OSError, UnicodeError):  # the second, of what can't be the name of a host
             found = ()
         finally:
             self._asking = None

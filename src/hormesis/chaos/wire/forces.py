@@ -167,6 +167,12 @@ class Forces:
         """Whether nobody listens."""
         return any(force.acting and isinstance(force.fault, Refuse) for force in self._all.values())
 
+    def refused(self, connections: int) -> None:
+        """Count connections that were reset because nobody listens any more."""
+        for force in self._all.values():
+            if force.acting and isinstance(force.fault, Refuse):
+                force.struck += connections
+
     def __iter__(self) -> Iterator[Force]:
         return iter(self._all.values())
 

@@ -163,6 +163,7 @@ class Lane:
                 more = chain.move(now)
                 if chain.broken:
                     self._carrier.reset()
+                    return
                 self._send()
                 if self._carrier.closed:
                     return

@@ -32,10 +32,12 @@ class Watch:
     It must be stopped before the file is closed.
     """
 
-    __slots__ = ("_poller", "fd", "reader", "writer")
+    __slots__ = ("_poller", "fd", "reader", "since", "writer")
 
     def __init__(self, poller: Poller, fd: int) -> None:
         self.fd = fd
+        self.since = 0
+        """In which round it began to be watched."""
         self.reader: Callback | None = None
         self.writer: Callback | None = None
         self._poller = poller
@@ -104,6 +106,7 @@ class _EpollPoller(Poller):
         super().__init__(loop)
         self._epoll = select.epoll()
         self._watches: dict[int, Watch] = {}
+        self._round = 0
         loop.add_reader(self._epoll.fileno(), self._turn)
 
     def changed(self, watch: Watch) -> None:
@@ -116,18 +119,20 @@ class _EpollPoller(Poller):
             self._epoll.modify(watch.fd, wanted)
         else:
             self._watches[watch.fd] = watch
+            watch.since = self._round
             self._epoll.register(watch.fd, wanted)
 
     def _turn(self) -> None:
         poll, watches = self._epoll.poll, self._watches
         for _ in range(_ROUNDS):
+            self._round += 1
             ready = poll(0, _EVENTS_MAX)
             if not ready:
                 return
             for fd, events in ready:
                 watch = watches.get(fd)
-                # Whoever was called before may have closed it; one with its number, newly opened, finds nothing to do.
-                if watch is None:
+                # Whoever was called before may have closed it, and one that was opened since may have its number.
+                if watch is None or watch.since == self._round:
                     continue
                 try:
                     if events != select.EPOLLOUT and watch.reader is not None:

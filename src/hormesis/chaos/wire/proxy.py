@@ -156,8 +156,9 @@ class FaultProxy:
         if not self.lazy:
             try:
                 await dialler.look_up()
-            except OSError as error:
-                message = f"edge {self.name!r}: no such host as its upstream {self.upstream[0]!r}: {error.strerror}"
+            except (OSError, UnicodeError) as error:
+                why = getattr(error, "strerror", None) or "it is no name of a host"
+                message = f"edge {self.name!r}: no such host as its upstream {self.upstream[0]!r}: {why}"
                 raise ConfigurationError(message, "upstream") from error
         listener = self._bind()
         self._ground = Ground(
@@ -306,6 +307,7 @@ class FaultProxy:
             listener.shutdown(socket.SHUT_RDWR)
             self._listening = False
         self.affected += len(self._links)
+        self._forces.refused(len(self._links))
         for link in list(self._links):
             link.reset()
 
