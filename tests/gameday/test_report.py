@@ -16,13 +16,18 @@ from collections import Counter
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
+from hormesis.chaos.journal import Episode
 from hormesis.errors import MissingExtraError
-from hormesis.gameday.report import as_json, observer, print_report, words, write_page
-from hormesis.gameday.report.plots import latency_range, timeline
+from hormesis.gameday.metastability import Hysteresis, State, Step
+from hormesis.gameday.noise import Noise
+from hormesis.gameday.report import as_json, charts, matrix, observer, print_report, svg, words, write_page
 from hormesis.gameday.results import (
     Acted,
     Bin,
@@ -30,6 +35,7 @@ from hormesis.gameday.results import (
     GameDay,
     Outcome,
     Phase,
+    ProbeResult,
     RouteStats,
     StressResult,
     Verdict,
@@ -418,7 +424,9 @@ def test_json_holds_everything_and_is_valid() -> None:
     assert found["format"] == 2
     assert found["held"] is False
     slow, quiet = found["stresses"]
-    assert list(slow) == ["name", "about", "target", "fault", "outcomes", "stress", "doses", "controls"]
+    assert set(slow) == {
+        *("name", "about", "target", "fault", "outcomes", "stress", "doses", "controls", "kinds", "noise"),
+    }
     bare = slow["outcomes"]["bare"]
     assert set(bare) == {
         *("arm", "phases", "stats", "checks", "verdict", "reasons", "recovered_after", "acted", "aborted"),
@@ -462,6 +470,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self.text += " " if tag in ("td", "th") else ""
         if tag not in self.VOID:
             self._open.append(tag)
 
@@ -499,7 +508,9 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     """It is well-formed, refers to nothing outside itself, and holds what was found."""
     page = written(gameday(*THREE), tmp_path)
     said = page.text.replace("\N{NO-BREAK SPACE}", " ")
-    assert [tag for tag, _ in page.tags].count("svg") == len(THREE)
+    drawings = [tag for tag, _ in page.tags].count("svg")
+    assert drawings == len(THREE) * (1 + len(THREE[0].outcomes) + 1)  # all arms, each arm, before and after
+    assert len([label for label in page.values("aria-label") if "over time" in label]) == len(THREE) * 3
     assert "script" not in {tag for tag, _ in page.tags}
     assert words.headline(gameday(*THREE)) in said
     for sentence in (*words.summary(gameday(*THREE)), *words.acted(THREE[0].outcomes["protected"])):
@@ -580,39 +591,215 @@ def test_a_page_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     write_page(gameday(file="caf\udce9.toml"), tmp_path / "page.html")
 
 
-def drawn(made: StressResult, key: str = "a") -> str:
-    colours = {"bare": "--bare", "protected": "--protected"}
-    return timeline(made, colours=colours, judged=["protected"], latencies=latency_range(gameday(made)), key=key)
+COLOURS = {"bare": "other-1", "protected": "judged-1"}
 
 
-def test_a_timeline_follows_the_theme_and_repeats() -> None:
-    """Every colour is a variable of the page, text is text, and the same findings make the same drawing."""
-    svg = drawn(THREE[0])
-    assert set(re.findall(r"var\(([^)]+)\)", svg)) == {"--ink", "--quiet", "--line", "--dose", "--bare", "--protected"}
-    assert set(re.findall(r"(?:fill|stroke): (#\w+)", svg)) == set()
-    assert "goodput, requests/s</text>" in svg
-    assert re.match(r'<svg viewBox="[\d. ]+" role="img">', svg)  # no size of its own: it fills its panel
-    assert svg == drawn(THREE[0])
-    ids, others = (set(re.findall(r'\bid="([^"]+)"', each)) for each in (svg, drawn(THREE[0], key="b")))
-    assert ids.isdisjoint(others)
+def drawn(made: StressResult, arm: str = "bare") -> str:
+    return charts.course(made, made.outcomes[arm], charts.look_of(gameday(made)))
+
+
+def test_charts_are_drawn_in_classes_and_repeat() -> None:
+    """No colour, no id and no size of its own is in a chart, and the same findings make the same drawing."""
+    compared = charts.comparison(THREE[0], COLOURS, ["protected"], charts.look_of(gameday(THREE[0])))
+    for chart in (drawn(THREE[0]), compared):
+        assert re.match(r'<svg viewBox="[\d. ]+" role="img" aria-label="payments slow', chart)
+        assert not re.search(r"#[0-9a-f]{3}|\bid=|\bstyle=|nan|inf\b", chart)
+        assert "dose contained" in chart
+    assert 'class="goodput other-1"' in compared
+    assert 'class="goodput judged-1"' in compared
+    assert re.findall(r'class="partial ([^"]+)"', compared) == ["judged-1"]
+    assert drawn(THREE[0]) == drawn(THREE[0])
     assert "nan" not in drawn(silent(THREE[0]))
 
 
-def test_degraded_answers_of_judged_arms_are_drawn() -> None:
-    """They have a dashed line of their own; arms that are not judged have none."""
-    assert drawn(THREE[0]).count("stroke-dasharray") == 1
-    assert "stroke-dasharray" not in drawn(dataclasses.replace(THREE[0], outcomes={"bare": THREE[0].outcomes["bare"]}))
-    assert drawn(THREE[2]).count("stroke-dasharray") == 1  # both arms answered degraded, one is judged
+def test_how_requests_ended_is_stacked() -> None:
+    """Each way to end has an area of its own where there were any, up to the load that was offered."""
+    assert 'class="failed"' in drawn(THREE[0])
+    assert 'class="degraded"' not in drawn(THREE[0])
+    assert 'class="degraded"' in drawn(THREE[0], "protected")
+    assert 'class="declined"' not in drawn(THREE[0], "protected")
+
+
+def test_every_request_is_in_the_heat_map() -> None:
+    """The cells lie in the chart, none is left out at either end of the scale, and what is frequent is darker."""
+    chart = drawn(THREE[0])
+    cells = [
+        tuple(map(float, cell))
+        for path in re.findall(r'class="heat-\d" d="([^"]+)"', chart)
+        for cell in re.findall(r"M([\d.]+) ([\d.]+)H([\d.]+)V([\d.]+)H", path)
+    ]
+    assert len(cells) > 50
+    assert all(52 <= left < right <= 530 and 206 <= top <= bottom <= 338 for left, top, right, bottom in cells)
+    assert "heat-5" in chart
+    alone = Samples()
+    alone.append(Sample(STARTED + 1, STARTED + 1, STARTED + 1, 0, Answer.FULL, "", 200))  # in no time at all
+    assert "heat-5" in drawn(changed(THREE[0], "bare", samples=alone))
 
 
 def test_what_callers_repeat_is_drawn_and_explained(tmp_path: Path) -> None:
     """Where callers repeat requests, the load on the wire is drawn, and the page's legend says so."""
     bare = THREE[0].outcomes["bare"]
     storm = changed(THREE[0], "bare", attempts=bare.samples)
-    assert drawn(storm).count("<path") > drawn(THREE[0]).count("<path")
+    assert 'class="sent"' in drawn(storm)
+    assert "on the wire" in drawn(storm)
+    assert 'class="sent"' not in drawn(THREE[0])
     said = "with what callers repeat"
     assert said in written(gameday(storm), tmp_path).text
     assert said not in written(gameday(THREE[0]), tmp_path).text
+
+
+STUCK = Hysteresis(
+    state=State.STUCK, recovers_at=None, breaks_at=None, steps=[Step(1.0, 0.0, 3.0), Step(0.5, 0.1, 2.8)]
+)
+FREED = Hysteresis(
+    state=State.METASTABLE,
+    recovers_at=0.25,
+    breaks_at=0.5,
+    steps=[Step(1.0, 0.1, 2.5), Step(0.5, 0.2, 2.0), Step(0.25, 0.99, 1.0), Step(0.5, 0.4, 2.0)],
+)
+WELL = Hysteresis(state=State.RECOVERED, recovers_at=1.0, breaks_at=None, steps=[Step(1.0, 0.99, 1.0)])
+
+
+def test_hysteresis_is_drawn_down_and_up(tmp_path: Path) -> None:
+    """Every load that was held has a number; the way up is another line; one that came back needs no picture."""
+    chart = charts.hysteresis(FREED, "bare")
+    assert re.findall(r'class="number"[^>]*>(\d)<', chart) == ["1", "2", "3", "4"]
+    assert chart.count('class="step down"') == 3
+    assert chart.count('class="step up"') == 1
+    assert "gap 75 %" in chart
+    assert 'class="up"' not in charts.hysteresis(STUCK, "bare")
+    assert "never came back" in charts.hysteresis(STUCK, "bare")
+    page = written(
+        gameday(changed(changed(THREE[0], "bare", hysteresis=FREED), "protected", hysteresis=WELL)), tmp_path
+    )
+    assert words.metastable(FREED) in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert [label.split(":")[0] for label in page.values("aria-label") if "Hysteresis" in label] == [
+        "Hysteresis of bare"
+    ]
+    for found, said in ((STUCK, "did not come back down to 50 %"), (FREED, "only at 25 %"), (WELL, "by itself")):
+        assert said in words.metastable(found)
+
+
+def test_before_and_after_go_from_the_unprotected_to_the_judged(tmp_path: Path) -> None:
+    """Each judged arm is held against the first that is not; where all are judged there is nothing to compare."""
+    said = written(gameday(THREE[0]), tmp_path).text
+    assert "Before and after" in said
+    assert "circuit breaker, timeout, retry, fallback" in said
+    assert "Before and after" not in written(gameday(THREE[0], judged=["bare", "protected"]), tmp_path).text
+    assert 'class="better"' in charts.change(0.2, 0.9, "goodput")
+    assert 'class="worse"' in charts.change(0.9, 0.2, "goodput")
+    assert "dot" not in charts.change(math.nan, math.nan, "goodput")
+
+
+def test_the_undo_log_says_who_undid_what_and_whether_it_is_back(tmp_path: Path) -> None:
+    """What is still in force stands out; what lies in no stress is told without one."""
+    log = [
+        Episode(what="the processes of the run", began=0.1),
+        Episode(what="latency on edge payments", began=30.0, ended=37.0, by="runner"),
+        Episode(what="black hole on edge stock", began=31.0, ended=33.5, by="watchdog"),
+        Episode(what="a pause", began=32.0, why="no such process"),
+    ]
+    day = gameday(changed(THREE[0], "bare", recovered_after=None), undo_log=log, started=STARTED - 25)
+    said = " ".join(written(day, tmp_path).text.split())
+    assert "30.0 s latency on edge payments payments slow 7.0 s by the runner not back to normal: bare" in said
+    assert "by the watchdog" in said
+    assert "NOT undone: no such process" in said
+    assert "0.1 s the processes of the run – not undone yet" in said
+    table = printed(day)
+    assert "4 entries in the undo log" in table
+    assert "a pause: NOT undone: no such process" in table
+    assert "all undone" in printed(gameday(THREE[0], undo_log=log[1:2]))
+
+
+def test_noise_probes_controls_and_intervals_are_on_the_page(tmp_path: Path) -> None:
+    """What a figure rests on stands beside it."""
+    check = THREE[0].outcomes["bare"].checks[0]
+    sure, unsure = (dataclasses.replace(check, low=0.01, high=high) for high in (0.12, 0.995))
+    looks = [
+        ProbeResult(probe="stock", phase=Phase.CONTAINED, at=8.0, took=0.02, said="was 3, not 4"),
+        ProbeResult(probe="stock", phase=Phase.CONTAINED, at=9.0, took=0.02, said=""),
+        ProbeResult(probe="stock", phase=Phase.DETECTION, at=5.5, took=0.02, said="ignored", judged=False),
+        ProbeResult(probe="no order is lost", phase=Phase.RECOVERED, at=18.0, took=0.1, said="", invariant=True),
+    ]
+    made = changed(changed(THREE[0], "bare", checks=[sure], probes=looks), "protected", checks=[unsure])
+    control = dataclasses.replace(THREE[0].outcomes["protected"], verdict=Verdict.SURVIVED)
+    noise = Noise(busy=0.812, steal=0.03, load=3.14, cores=2)
+    day = gameday(dataclasses.replace(made, noise=noise, controls={"protected": control}))
+    said = " ".join(written(day, tmp_path).text.split())
+    assert "1 % to 12 % missed of" in said
+    assert "1 % to 99.5 % missed, perhaps by chance of" in said
+    assert "stock contained missed 1 of 2 was 3, not 4" in said
+    assert "no order is lost after the run held what was asked for" in said
+    assert "ignored" not in said
+    assert "81.2 % busy, 3 % stolen, load 3.1 on 2 cores" in said
+    assert "✓ survived goodput" in said
+    assert "81.2 % busy" in printed(day)
+    assert "the machine does not tell" in words.machine(Noise())
+
+
+def test_the_matrix_has_places_and_kinds(tmp_path: Path) -> None:
+    """Several stresses of one place and kind share a cell; several faults at once have a column of their own, last."""
+    twice = dataclasses.replace(THREE[1], name="again", kinds=["latency"])
+    both = dataclasses.replace(THREE[2], target="edge payments + edge stock", kinds=["latency", "reset"])
+    stresses = [
+        both,
+        dataclasses.replace(THREE[0], kinds=["latency"]),
+        twice,
+        dataclasses.replace(both, kinds=["kill"]),
+    ]
+    found = matrix.stresses_by_place(stresses)
+    assert found.kinds == ["latency", "kill", matrix.TOGETHER]
+    assert [number for number, _ in found.rows["edge payments"]["latency"]] == [2, 3]
+    said = " ".join(written(gameday(*stresses), tmp_path).text.split())
+    assert "What survives what" in said
+    assert "✗ failed bare: again" in said
+    table = printed(gameday(*stresses))
+    assert re.search(r"edge payments  +F D; F S", table)
+    assert "What survives what" not in printed(gameday(*stresses), width=50)
+    assert "What survives what" not in printed(gameday(THREE[0]))
+
+
+def test_a_narrow_terminal_gets_what_matters_most() -> None:
+    """No verdict is cut short where there is little room."""
+    said = printed(gameday(*THREE), width=52)
+    assert max(map(len, said.splitlines())) <= 52
+    assert re.search(r"protected +degraded +[\d.]+ % +\d+ ms +600 ms", said)
+
+
+def test_sixty_stresses_make_a_page_that_can_be_mailed(tmp_path: Path) -> None:
+    """The size of the page is bounded by its drawings' resolution."""
+    written(gameday(*[THREE[0]] * 60), tmp_path)
+    assert (tmp_path / "page.html").stat().st_size < 6_000_000
+    look = charts.look_of(gameday(*[THREE[0]] * 60))
+    assert look.columns < charts.look_of(gameday(THREE[0])).columns
+
+
+@pytest.mark.parametrize("module", [svg, matrix])
+def test_the_examples_of_the_drawings_run(module: ModuleType) -> None:
+    """What the documentation says comes out."""
+    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(module).attempted
+
+
+@given(st.floats(1e-6, 1e6), st.integers(2, 9))
+def test_an_axis_has_some_round_ticks(high: float, wanted: int) -> None:
+    """They begin at 0, lie within the axis, and are as many as wanted, or few less."""
+    found = svg.ticks(high, wanted)
+    assert found[0] == 0
+    assert found[-1] <= high * (1 + 1e-6)
+    assert wanted / 2.6 <= len(found) <= wanted + 1
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=6), st.text(max_size=20))
+def test_a_drawing_bears_any_number_and_any_text(values: list[float], said: str) -> None:
+    """What is no number breaks a line, and text stays text."""
+    picture = svg.Drawing(10, 10, said)
+    scale = svg.Scale(0.001, 10, 0, 100, log=True)
+    picture.line([(number, scale(value)) for number, value in enumerate(values) if not math.isnan(value)], "line")
+    picture.line([(number, value) for number, value in enumerate(values)], "line")
+    picture.text((1, 1), said)
+    assert "nan" not in re.sub(r'(aria-label="[^"]*")|(<text.*</text>)', "", str(picture), flags=re.DOTALL)
+    assert "<script" not in str(picture)
 
 
 def printed(day: GameDay, *, width: int = 80, terminal: bool = False) -> str:
@@ -731,7 +918,7 @@ def test_a_reader_of_the_progress_may_leave(
 
 @pytest.mark.parametrize(
     ("module", "library"),
-    [("plots", "matplotlib"), ("page", "jinja2"), ("terminal", "rich.console"), ("progress", "rich.live")],
+    [("templates", "jinja2"), ("terminal", "rich.console"), ("progress", "rich.live")],
 )
 def test_a_missing_library_names_its_extra(module: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever lacks a library is told what to install."""

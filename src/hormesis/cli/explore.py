@@ -15,6 +15,7 @@ from hormesis.gameday.explore.expedition import Expedition
 from hormesis.gameday.explore.progress import Progress
 from hormesis.gameday.explore.show import as_json, print_exploration
 from hormesis.gameday.report import PatientConsole
+from hormesis.gameday.report.exploration import write_exploration
 from hormesis.units import seconds
 
 __all__ = ["run"]
@@ -46,10 +47,12 @@ def run(options: argparse.Namespace) -> int:
             progress.close()
         found = as_json(expedition)
         (out / "explore.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
+        write_exploration(expedition, out / "explore.html")
         if options.json:
             print(json.dumps(found, indent=2))
         else:
             print_exploration(expedition, PatientConsole())
+            print(f"Report: {out / 'explore.html'}")
     if interrupted_by:
         print("hormesis: interrupted; every fault is undone and every process is stopped", file=sys.stderr)
         return 128 + interrupted_by

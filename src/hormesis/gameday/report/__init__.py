@@ -1,7 +1,7 @@
 """What people and machines read of a game day: the same findings as words, a table, a page and plain data.
 
-`words` turns findings into sentences, `terminal` into a table, `page` into one HTML file with the timelines that
-`plots` draws, `plain` into JSON. `progress` tells of a game day while it runs.
+`words` turns findings into sentences, `terminal` into tables, `page` into one HTML file with what `charts` draws,
+`plain` into JSON. `exploration` makes a page of what an exploration found. `progress` tells of a game day as it runs.
 """
 
 from hormesis.gameday.report.page import write_page

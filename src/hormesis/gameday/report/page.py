@@ -1,29 +1,27 @@
 """One HTML page of a game day, complete in itself: no network, no scripts, no fonts; it can be mailed and kept.
 
 The page is a template filled with the findings. Everything that comes from the experiment's file, or from the system
-under stress, is escaped by the template engine; only the drawings, which hold no such text, are put in as they are.
+under stress, is escaped.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from importlib.resources import files
+from collections.abc import Iterator
 from pathlib import Path
 
-from hormesis.errors import MissingExtraError
-from hormesis.gameday.report import plots, words
-from hormesis.gameday.results import Check, GameDay, Phase, StressResult
-
-try:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-except ImportError as error:
-    raise MissingExtraError("hormesis.gameday.report", "gameday") from error
+from hormesis.chaos.journal import Episode
+from hormesis.gameday.metastability import State
+from hormesis.gameday.report import charts, words
+from hormesis.gameday.report.matrix import SYMBOLS, TOGETHER, stresses_by_place
+from hormesis.gameday.report.templates import drawn, write
+from hormesis.gameday.results import Check, GameDay, Outcome, Phase, StressResult
 
 __all__ = ["write_page"]
 
-_JUDGED = ("--judged-1", "--judged-2", "--judged-3")
-_CONTROLS = ("--control-1", "--control-2", "--control-3")
+_JUDGED = ("judged-1", "judged-2", "judged-3")
+_OTHERS = ("other-1", "other-2", "other-3")
 
 
 def write_page(gameday: GameDay, path: str | Path) -> None:
@@ -32,34 +30,85 @@ def write_page(gameday: GameDay, path: str | Path) -> None:
     Raises:
         OSError: It can't be written there.
     """
-    latencies = plots.latency_range(gameday)
     colours = _colours(gameday)
-    timelines = [
-        plots.timeline(stress, colours=colours, judged=gameday.judged, latencies=latencies, key=f"timeline-{number}")
-        for number, stress in enumerate(gameday.stresses, 1)
-    ]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["unbroken"] = words.unbroken
-    template = environment.from_string(files("hormesis.gameday.report").joinpath("page.html.j2").read_text("utf-8"))
-    page = template.render(
+    write(
+        path,
+        "page.html.j2",
         gameday=gameday,
-        words=words,
+        colours=colours,
+        symbols=SYMBOLS,
+        together=TOGETHER,
+        matrix=stresses_by_place(gameday.stresses),
+        apart={arm: _apart(gameday, arm) for arm in gameday.arms},
+        pictures=_pictures(gameday, colours),
+        changes=list(_changes(gameday)),
+        checks=[_checks(stress) for stress in gameday.stresses],
+        undo_log=[(episode, *_stressed(gameday, episode)) for episode in gameday.undo_log],
         phases=list(Phase),
         routes=list(gameday.routes),
-        checks=[_checks(stress) for stress in gameday.stresses],
-        colours=colours,
-        apart={arm: _apart(gameday, arm) for arm in gameday.arms},
+        apart_drawn=any(
+            each.degraded
+            for stress in gameday.stresses
+            for arm in gameday.judged
+            for each in stress.outcomes[arm].timeline
+        ),
         repeated=any(len(outcome.attempts) for stress in gameday.stresses for outcome in stress.outcomes.values()),
-        timelines=[Markup(timeline) for timeline in timelines],  # noqa: S704  drawn here, from numbers alone
     )
-    # A file name may hold bytes that are no text; they must not cost anyone the report.
-    Path(path).write_text(page, encoding="utf-8", errors="replace")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pictures:
+    """The drawings of one stress: all arms over each other, then each, then what freed those that were stuck."""
+
+    comparison: str
+    courses: dict[str, str]
+    hysteresis: dict[str, str]
+
+
+def _pictures(gameday: GameDay, colours: dict[str, str]) -> list[_Pictures]:
+    look = charts.look_of(gameday)
+    return [
+        _Pictures(
+            comparison=drawn(charts.comparison(stress, colours, gameday.judged, look)),
+            courses={arm: drawn(charts.course(stress, outcome, look)) for arm, outcome in stress.outcomes.items()},
+            hysteresis={
+                arm: drawn(charts.hysteresis(outcome.hysteresis, arm))
+                for arm, outcome in stress.outcomes.items()
+                if outcome.hysteresis is not None and outcome.hysteresis.state is not State.RECOVERED
+            },
+        )
+        for stress in gameday.stresses
+    ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Change:
+    """What became of one stress from an arm that is not judged to one that is."""
+
+    number: int
+    stress: StressResult
+    before: Outcome
+    after: Outcome
+    drawing: str
+    acted: list[str]
+
+
+def _changes(gameday: GameDay) -> Iterator[_Change]:
+    """Compare each judged arm with the first that is not."""
+    before = next((arm for arm in gameday.arms if arm not in gameday.judged), None)
+    for arm in gameday.judged if before is not None else ():
+        for number, stress in enumerate(gameday.stresses, 1):
+            one, other = stress.outcomes[before], stress.outcomes[arm]
+            was, is_now = (words.useful(words.stats_of(each)) for each in (one, other))
+            drawing = charts.change(was, is_now, f"good or degraded answers under {stress.name}, {before} and {arm}")
+            parts = dict.fromkeys(part.part.replace("_", " ") for part in other.acted if any(part.counts.values()))
+            yield _Change(number, stress, one, other, drawn(drawing), list(parts))
 
 
 def _colours(gameday: GameDay) -> dict[str, str]:
-    """Give each arm a CSS variable: judged arms and the others have families of colours of their own."""
-    judged, controls = itertools.cycle(_JUDGED), itertools.cycle(_CONTROLS)
-    return {arm: next(judged if arm in gameday.judged else controls) for arm in gameday.arms}
+    """Give each arm a colour: judged arms and the others have families of their own."""
+    judged, others = itertools.cycle(_JUDGED), itertools.cycle(_OTHERS)
+    return {arm: next(judged if arm in gameday.judged else others) for arm in gameday.arms}
 
 
 def _apart(gameday: GameDay, arm: str) -> list[str]:
@@ -75,3 +124,14 @@ def _checks(stress: StressResult) -> dict[tuple[str, Phase, str, float], dict[st
         for check in outcome.checks:
             rows.setdefault((check.route, check.phase, check.metric, check.wanted), {})[arm] = check
     return rows
+
+
+def _stressed(gameday: GameDay, episode: Episode) -> tuple[str, str]:
+    """Return the stress that a fault belongs to, and what was seen of the steady state after it; empty for none."""
+    for stress in gameday.stresses:
+        for outcome in stress.outcomes.values():
+            start = outcome.started - gameday.started
+            if start <= episode.began <= start + max((window.end for window in outcome.phases.values()), default=0.0):
+                unwell = [each.arm for each in stress.outcomes.values() if not each.steady]
+                return stress.name, f"not back to normal: {', '.join(unwell)}" if unwell else "back to normal"
+    return "", ""

@@ -11,9 +11,12 @@ import itertools
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from hormesis.gameday.metastability import State
+from hormesis.chaos.journal import Episode
+from hormesis.gameday.metastability import Hysteresis, State
+from hormesis.gameday.noise import Noise
 from hormesis.gameday.results import (
     QUANTILES,
     Acted,
@@ -21,6 +24,7 @@ from hormesis.gameday.results import (
     GameDay,
     Outcome,
     Phase,
+    ProbeResult,
     RouteStats,
     StressResult,
     Verdict,
@@ -37,16 +41,24 @@ __all__ = [
     "errors",
     "goodput",
     "headline",
+    "interval",
+    "lag",
+    "machine",
+    "metastable",
     "metric",
     "missed_in",
     "percent",
+    "probed",
     "recovery",
     "send_lag",
     "share",
     "standing",
     "stats_of",
     "summary",
+    "tally",
     "unbroken",
+    "undone",
+    "useful",
     "what_happened",
 ]
 
@@ -55,6 +67,7 @@ APART = ("degraded", "declined")
 
 _NO_NUMBER = "–"
 _MISSED_SHOWN = 3
+_UNKNOWN_SHOWN = 3
 _ERROR_KIND_LENGTH = 40
 
 _VERDICTS = {
@@ -86,6 +99,11 @@ def stats_of(outcome: Outcome, phase: Phase = Phase.CONTAINED, route: str = "") 
 def goodput(stats: RouteStats) -> float:
     """Return the share of requests that got a full answer inside its objective; not a number without requests."""
     return stats.good / stats.requests if stats.requests else math.nan
+
+
+def useful(stats: RouteStats) -> float:
+    """Return the share of requests that somebody could do something with: good answers, and degraded ones."""
+    return (stats.good + stats.degraded) / stats.requests if stats.requests else math.nan
 
 
 def share(stats: RouteStats, ending: str) -> float:
@@ -134,6 +152,32 @@ def metric(name: str, value: float) -> str:
     if name == "throughput":
         return f"{math.floor(round(value * 10, 6)) / 10:g}/s" if math.isfinite(value) else _NO_NUMBER
     return duration(value) if name in QUANTILES else percent(value)
+
+
+def interval(check: Check) -> str:
+    """Write the interval in which the true value of what was measured is; empty where there is none.
+
+    >>> about = {"route": "browse", "phase": Phase.CALM, "wanted": 0.9, "measured": 0.95, "requests": 50, "held": True}
+    >>> interval(Check(**about, metric="success")), interval(Check(**about, metric="success", low=0.9051, high=0.9741))
+    ('', '90.5 % to 97.5 %')
+    """
+    if math.isnan(check.low):
+        return ""
+    low, high = metric(check.metric, check.low), metric(check.metric, check.high)
+    if check.metric in QUANTILES and math.isinf(check.high):
+        return f"{low} or more" if check.low > 0 else "of any length"
+    if check.metric not in QUANTILES and check.metric != "throughput":
+        high = _percent_up(check.high)
+    return f"{low} to {high}"
+
+
+def _percent_up(share: float) -> str:
+    """Write a share, rounded up.
+
+    >>> _percent_up(0.9896), _percent_up(0.0), _percent_up(0.0301)
+    ('99 %', '0 %', '3.1 %')
+    """
+    return f"{math.ceil(round(share * 1000, 6)) / 10:g} %" if math.isfinite(share) else _NO_NUMBER
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -188,13 +232,18 @@ def summary(gameday: GameDay) -> list[str]:
     controls = [arm for arm in gameday.arms if arm not in gameday.judged]
     said = [_survival(gameday, arm) for arm in (*controls, *gameday.judged) if gameday.stresses]
     unknown = [
-        f"{stress.name} for {outcome.arm}{_reasons(outcome, before=' (', after=')')}"
+        (stress.name, outcome)
         for stress in gameday.stresses
         for outcome in stress.outcomes.values()
         if outcome.verdict is Verdict.INCONCLUSIVE
     ]
     if unknown:
-        said.append(f"Inconclusive: {'; '.join(unknown)}.")
+        told = [
+            f"{name} for {outcome.arm}{_reasons(outcome, before=' (', after=')')}"
+            for name, outcome in unknown[:_UNKNOWN_SHOWN]
+        ]
+        told += [f"and {len(unknown) - _UNKNOWN_SHOWN} more"] if len(unknown) > _UNKNOWN_SHOWN else []
+        said.append(f"Inconclusive: {'; '.join(told)}.")
     if gameday.ended:
         said.append(f"It ended before its time: {gameday.ended.rstrip('.')}.")
     if gameday.left_out:
@@ -301,7 +350,8 @@ def _missed(checks: Sequence[Check]) -> str:
         for i, check in enumerate(group):
             who, when = ("", "") if i else (f"{route or 'all requests'} ", f" in {phase}")
             measured, wanted = metric(check.metric, check.measured), metric(check.metric, check.wanted)
-            said.append(f"{who}{check.metric} {measured}{when} (objective {wanted})")
+            sure = f", interval {between}" if (between := interval(check)) else ""
+            said.append(f"{who}{check.metric} {measured}{when} (objective {wanted}{sure})")
     if more := checks[_MISSED_SHOWN:]:
         said.append(f"and {counted(len(more), 'other objective')} missed")
     return ", ".join(said)
@@ -359,6 +409,70 @@ def command(gameday: GameDay) -> str:
     names = dict.fromkeys(stress.stress or stress.name for stress in gameday.stresses)
     chosen = [part for name in names for part in ("--only", name)] if gameday.left_out else ["--all"]
     return shlex.join(["hormesis", "gameday", "--seed", str(gameday.seed), *chosen, gameday.file])
+
+
+def tally(gameday: GameDay, arm: str) -> list[tuple[Verdict, int]]:
+    """Count the verdicts of an arm, the best first."""
+    found = Counter(stress.outcomes[arm].verdict for stress in gameday.stresses)
+    return [(verdict, found[verdict]) for verdict in Verdict if found[verdict]]
+
+
+def metastable(found: Hysteresis) -> str:
+    """Say what freed a system from what a trigger had done to it."""
+    held = counted(len(found.steps), "load")
+    match found.state:
+        case State.RECOVERED:
+            return "it came back by itself, under the load that it had before"
+        case State.METASTABLE:
+            up = (
+                f", and broke again at {percent(found.breaks_at)} on the way up"
+                if found.breaks_at is not None
+                else ", and stayed well on the way up"
+            )
+            came = f"it came back only at {percent(found.recovers_at or 0.0)} of the load{up}"
+            return f"metastable: {came}; the hysteresis gap is {percent(found.gap)} of the load ({held} held)"
+        case State.STUCK:
+            least = min((step.level for step in found.steps), default=1.0)
+            return f"stuck: it did not come back down to {percent(least)} of the load ({held} held)"
+
+
+def probed(outcome: Outcome) -> list[tuple[ProbeResult, int, int]]:
+    """Sum up what probes and invariants found: for each and phase, the first miss or look, and how many missed of all.
+
+    Looks that do not count, as while the system may still find out, are left out.
+    """
+    looks: dict[tuple[str, Phase, bool], list[ProbeResult]] = {}
+    for each in outcome.probes:
+        if each.judged:
+            looks.setdefault((each.probe, each.phase, each.invariant), []).append(each)
+    found = []
+    for group in looks.values():
+        missed = [each for each in group if not each.held]
+        found.append(((missed or group)[0], len(missed), len(group)))
+    return found
+
+
+def undone(episode: Episode) -> str:
+    """Say how a fault ended."""
+    if episode.ended is None:
+        return f"NOT undone: {episode.why}" if episode.why else "not undone yet"
+    return f"by the {episode.by}" if episode.by in ("runner", "watchdog") else f"by {episode.by or 'somebody'}"
+
+
+def machine(noise: Noise) -> str:
+    """Say what the machine did meanwhile."""
+    said = []
+    if math.isfinite(noise.busy):
+        said.append(f"{percent(noise.busy)} busy, {percent(noise.steal)} stolen")
+    if math.isfinite(noise.load):
+        said.append(f"load {noise.load:.1f} on {counted(noise.cores, 'core')}")
+    return ", ".join(said) or "the machine does not tell"
+
+
+def lag(outcome: Outcome) -> tuple[float, float]:
+    """Return the median and the p99 of how much later than planned requests were sent, in seconds."""
+    lags = sorted(sent - due for due, sent in zip(outcome.samples.intended, outcome.samples.sent, strict=True))
+    return (lags[len(lags) // 2] if lags else math.nan), outcome.lag_p99
 
 
 def send_lag(outcome: Outcome) -> str:
