@@ -39,6 +39,11 @@ def run(options: argparse.Namespace) -> int:
     if options.seed is not None:
         experiment = dataclasses.replace(experiment, seed=options.seed)
     stresses = experiment.chosen(options.only, everything=options.all)
+    if options.corpus is not None:
+        from hormesis.gameday.explore.corpus import replayed_first  # noqa: PLC0415  only those who have a corpus need it
+
+        cases, experiment = replayed_first(options.corpus, experiment, options.file)
+        stresses = [*experiment.stress[: len(cases)], *stresses]
     for arm in options.arm:
         if arm not in experiment.arm:
             raise ConfigurationError(f"--arm: {ConfigurationError.unknown('arm', arm, experiment.arm)}")

@@ -18,6 +18,7 @@ def add_gameday(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="run every stress of the file, not just its tour")
     add("--arm", action="append", default=[], metavar="ARM", help="run this arm; may be repeated")
     add("--repeat", type=int, default=1, metavar="N", help="run the stresses so often, each round from another seed")
+    add("--corpus", metavar="DIR", help="run the failures first that `hormesis explore --corpus` has kept there")
     add("--dry-run", action="store_true", help="print the plan, and start nothing")
     add("--out", default="gameday-report", metavar="DIR", help="where the report goes (%(default)s)")
     add("--junit", metavar="FILE", help="write the results as JUnit XML too")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from hormesis.chaos import Bandwidth, BlackHole, Kill, Latency, Reset, Spike, Throttle
+from hormesis.chaos import Bandwidth, BlackHole, Fault, Kill, Latency, Reset, Spike, Throttle
+from hormesis.cli import main
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Run, load_experiment
 from hormesis.gameday.explore.corpus import load_corpus, save_case
@@ -81,6 +83,40 @@ def test_what_is_found_again_takes_its_own_place(experiment: Path) -> None:
         ("edge-stock-latency.toml", "edge stock: latency 500ms"),
     ]
     assert not list(folder.glob("*.new"))
+
+
+def kept(experiment: Path, fault: Fault, edge: str = "stock") -> None:
+    trial = Trial((Injection("edge", edge, fault),), dose=2.5)
+    save_case(experiment.parent / "corpus", trial, experiment=experiment, seed=7, run=RUN, about="x")
+
+
+def test_the_game_day_replays_it_first(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its cases come before the file's own stresses, each with the lengths with which it failed."""
+    kept(experiment, BlackHole())
+    kept(experiment, Latency(0.5))
+    folder = experiment.parent / "corpus"
+    save_case(folder, Trial((Injection("edge", "till", Reset()),)), experiment="other.toml", seed=7, run=RUN, about="x")
+    arguments = ["gameday", str(experiment), "--corpus", str(folder), "--dry-run", "--json"]
+    main(arguments)
+    stresses = json.loads(capsys.readouterr().out)["stresses"]
+    assert [each["name"] for each in stresses] == [
+        "corpus 1 - edge stock black_hole",
+        "corpus 2 - edge stock latency",
+        "gone",
+    ]
+    assert [each["phases"]["calm"] for each in stresses] == [1.5, 1.5, 3.0]
+
+
+def test_a_case_of_a_place_that_is_gone(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named, and nothing is started."""
+    kept(experiment, BlackHole(), edge="till")
+    for command in ("gameday", "explore"):
+        arguments = [command, str(experiment), "--corpus", str(experiment.parent / "corpus")]
+        assert main([*arguments, "--out", str(experiment.parent / "out")]) == 2
+        message = capsys.readouterr().err
+        assert "edge-till-black_hole.toml: " in message
+        assert "unknown edge 'till'" in message
+        assert message.count("\n") == 1
 
 
 def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:

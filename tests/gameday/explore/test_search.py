@@ -126,6 +126,7 @@ def test_what_fails_alone_is_not_tried_together() -> None:
         ("FSS", Fate.INCONCLUSIVE, "it failed in 1 of 3 runs only"),
         ("FFSFFS", Fate.FOUND, ""),
         ("FF??FS", Fate.FOUND, ""),
+        ("F?S??", Fate.INCONCLUSIVE, "it failed in 1 of 5 runs only"),
         ("FFFFFF", Fate.INCONCLUSIVE, "right after it, the objectives were missed without a fault too"),
         ("FSFSFSFSFSFS", Fate.INCONCLUSIVE, "it failed in 6 of 12 runs only"),
         ("?S", Fate.SURVIVED, ""),
@@ -186,6 +187,20 @@ def test_what_the_corpus_knows_is_not_searched() -> None:
     records = explore([a, b, c], answer, known=known).records
     assert [records[a,].why, records[a, b].why, records[b, c].why] == ["known from the corpus"] * 3
     assert all(a not in trial.injections for trial in asked)
+
+
+def test_beyond_the_blast_radius() -> None:
+    """What may not act is not tried."""
+    a, b = at("a"), at("b")
+    asked: list[Trial] = []
+
+    def answer(trial: Trial) -> Seen:
+        asked.append(trial)
+        return seen(a=1, b=1)
+
+    records = explore([a, b], answer, allowed=lambda combination: len(combination) < 2).records
+    assert (records[a, b].fate, records[a, b].why) == (Fate.PRUNED, "beyond the blast radius")
+    assert asked == [Trial((a,)), Trial((b,))]
 
 
 def test_interrupted() -> None:

@@ -4,10 +4,10 @@ All of it is a conversation (`trials`): trials go out, what was seen comes back,
 `catalogue` says which faults there are, `pruning` which combinations need no trial and which come first, `search`
 tries the rest, `shrink` (with `milder`) makes a failure as small as it gets, `counterfactual` finds the change of the
 policies that contains it, `fixes` makes those changes, `corpus` keeps the failures, and `hunt` puts it together. `real`
-and `setup` answer from a real system, `expedition` is `hormesis explore`, and `show` is what people read.
+and `setup` answer from a real system, `expedition` is `hormesis explore`, `progress` and `show` are what people read.
 """
 
-from hormesis.gameday.explore.corpus import Case, load_corpus, save_case
+from hormesis.gameday.explore.corpus import Case, load_corpus, replayed_first, save_case
 from hormesis.gameday.explore.counterfactual import Cost, Counterfactual, Effect, Tolerance, Tried, try_changes
 from hormesis.gameday.explore.hunt import Finding, Hunt
 from hormesis.gameday.explore.pruning import Wiring
@@ -36,6 +36,7 @@ __all__ = [
     "answered",
     "load_corpus",
     "metered",
+    "replayed_first",
     "save_case",
     "shrink",
     "try_changes",

@@ -2,7 +2,8 @@
 
 How strong a fault is follows from the experiment: an answer is late when it comes after the patience that the
 objectives allow, a line is thin when it carries a tenth of what it carries in calm. A stress of the experiment's own
-file says better than any default what is to be expected at its place, so it takes the default's place.
+file says better than any default what is to be expected at its place, so it takes the default's place. No default
+strikes a larger share than the blast radius allows.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ def chosen(injections: Sequence[Injection], only: Sequence[str], kinds: Sequence
 
 
 def _defaults(experiment: Experiment, answers: Mapping[str, float]) -> Iterator[Injection]:
-    late = Latency(round(_LATE * patience(experiment), 3))
-    on_edges: tuple[Fault, ...] = (BlackHole(), late, Refuse(), Reset("answer"))
+    share = 1.0 if experiment.blast_radius is None else experiment.blast_radius.share
+    late = Latency(round(_LATE * patience(experiment), 3), share=share)
+    on_edges: tuple[Fault, ...] = (BlackHole(share=share), late, Refuse(), Reset("answer", share=share))
     in_processes: tuple[Fault, ...] = (Kill(), Pause())
     for fault in on_edges:
         for name in experiment.system.edge:

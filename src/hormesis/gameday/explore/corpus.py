@@ -30,13 +30,13 @@ from typing import Any
 
 from hormesis import tables
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.experiment import Run
+from hormesis.gameday.experiment import Experiment, Run
 from hormesis.gameday.explore.trials import Injection, Trial
 from hormesis.gameday.stress import Stress
 from hormesis.tables import Settings
 from hormesis.units import seconds
 
-__all__ = ["Case", "load_corpus", "save_case"]
+__all__ = ["Case", "load_corpus", "replayed_first", "save_case"]
 
 _CASES_MAX = 1_000
 _NAME_MAX = 64
@@ -66,6 +66,19 @@ class Case:
         dose = None if self.stress.dose is None else seconds(self.stress.dose, "dose")
         return Trial(tuple(Injection.of(dose) for dose in self.stress.doses), dose=dose)
 
+    def replay(self, number: int) -> Stress:
+        """The case as a stress of its experiment, with a name of its own, and the lengths with which it failed."""
+        run, stress = self.run, self.stress
+        return dataclasses.replace(
+            stress,
+            name=f"corpus {number} - {stress.name}"[:_NAME_MAX].rstrip(" -"),
+            calm=run.calm,
+            dose=run.dose if stress.dose is None else stress.dose,
+            recovery=run.recovery,
+            detection=run.detection,
+            recover_within=run.recover_within,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File(Settings):
@@ -92,6 +105,26 @@ def load_corpus(folder: str | os.PathLike[str]) -> list[Case]:
     if len(paths) > _CASES_MAX:
         raise ConfigurationError(f"{folder}: holds {len(paths):,} cases; a corpus has at most {_CASES_MAX:,}")
     return [_load(path) for path in paths]
+
+
+def replayed_first(
+    folder: str | os.PathLike[str], experiment: Experiment, file: str | os.PathLike[str]
+) -> tuple[list[Case], Experiment]:
+    """Read the cases of a folder that are about an experiment; those about others are passed over.
+
+    Returns:
+        The cases, and the experiment with each of them as a stress, before its own.
+
+    Raises:
+        ConfigurationError: As for `load_corpus`, or a case is about a place that the system has not got any more.
+    """
+    cases = [case for case in load_corpus(folder) if case.experiment == Path(file).resolve()]
+    for number, case in reversed(list(enumerate(cases, 1))):
+        try:
+            experiment = dataclasses.replace(experiment, stress=[case.replay(number), *experiment.stress])
+        except ConfigurationError as error:
+            raise tables.in_file(case.path, error) from None
+    return cases, experiment
 
 
 def _load(path: Path) -> Case:

@@ -17,12 +17,12 @@ from hormesis.chaos.journal import FILE_NAME, recover
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment
 from hormesis.gameday.explore.catalogue import catalogue, chosen, wiring
-from hormesis.gameday.explore.corpus import Case, load_corpus, save_case
+from hormesis.gameday.explore.corpus import Case, replayed_first, save_case
 from hormesis.gameday.explore.fixes import Change
 from hormesis.gameday.explore.hunt import Finding, Hunt, Stage
 from hormesis.gameday.explore.real import RealSystem, check, planned_trial
 from hormesis.gameday.explore.setup import Protection, lengths, protection, shortest_dose
-from hormesis.gameday.explore.trials import Budget, Seen, Trial
+from hormesis.gameday.explore.trials import Budget, Injection, Seen, Trial
 from hormesis.gameday.lock import locked, touched
 from hormesis.gameday.observing import Observer
 from hormesis.gameday.preflight import check as preflight
@@ -99,7 +99,7 @@ class Expedition:
         self._began = time.monotonic()
         self._real: RealSystem | None = None
         run = self.experiment.run
-        cases = [] if corpus is None else [each for each in load_corpus(corpus) if each.experiment == file.resolve()]
+        cases = [] if corpus is None else replayed_first(corpus, self.experiment, file)[0]
         trial = planned_trial(self.experiment)
         if within < 2 * trial:
             accepted = f"the time of two trials at least, {2 * trial:.0f}s"
@@ -112,6 +112,7 @@ class Expedition:
             length=float(run.dose),
             length_min=shortest_dose(run),
             corpus=[(case.path.name, case.trial) for case in cases],
+            allowed=self._allowed,
             changes_for=self._changes_for,
             found=self._found,
             singles=singles,
@@ -170,6 +171,16 @@ class Expedition:
                     lambda trial: told.begins(self.hunt.stage, trial, self.budget),
                     lambda trial, seen: told.ended(self.hunt.stage, trial, seen, self.budget),
                 )
+
+    def _allowed(self, injections: Sequence[Injection]) -> bool:
+        """Whether faults that act together stay within the blast radius."""
+        if self.experiment.blast_radius is None:
+            return True
+        try:
+            self.experiment.blast_radius.check([each.dose() for each in injections])
+        except ConfigurationError:
+            return False
+        return True
 
     def _changes_for(self, trial: Trial, seen: Seen, helped: Sequence[str]) -> list[str]:
         """Name the changes to try: those that helped with other findings first."""

@@ -110,6 +110,7 @@ class Hunt:
         budget: The time for all of it.
         length, length_min: How long a dose lasts, and how short it may get, in seconds.
         corpus: The cases to try first, by their names.
+        allowed: Whether faults may act together; by default all may.
         changes_for: The changes to try; by default none.
         found: Called with each finding once it is as small as it gets.
         confirm: How many times more often than it held a failure must have come up to be believed.
@@ -123,6 +124,7 @@ class Hunt:
     length: float
     length_min: float
     corpus: Sequence[tuple[str, Trial]] = ()
+    allowed: Callable[[Sequence[Injection]], bool] = lambda _injections: True
     changes_for: ChangesFor = lambda _trial, _seen, _helped: ()
     found: Callable[[Finding], None] = lambda _finding: None
     confirm: int = 2
@@ -225,6 +227,7 @@ class Hunt:
             reserve=self._reserve,
             confirm=self.confirm,
             known=known,
+            allowed=self.allowed,
             singles=self.singles,
             pairs=self.pairs,
         )

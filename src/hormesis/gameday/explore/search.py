@@ -39,7 +39,10 @@ _IDLE = "nothing passes there"
 _DRIFTED = "the objectives were missed without a fault too"
 
 _RUNS_MAX = 12
-"""How often a failure is asked for at most."""
+"""How often a failure is asked for at most ..."""
+
+_UNCLEAR_MAX = 2
+"""... and how many of the answers may be unclear."""
 
 _CONTROL_EVERY = 10
 """Trials after which there is a control ..."""
@@ -150,6 +153,7 @@ class Search:
         reserve: How many trials to leave in the budget, by the number of findings, for what is done with these.
         confirm: How many times more often than it held a failure must have come up to be believed.
         known: Combinations that are known to fail, by the signatures of their injections.
+        allowed: Whether a combination stays within the blast radius.
         singles, pairs: What to explore; without singles, nothing is known that could prune pairs.
     """
 
@@ -163,6 +167,7 @@ class Search:
         reserve: Callable[[int], float] = lambda _findings: 0.0,
         confirm: int = 3,
         known: Collection[Signature] = (),
+        allowed: Callable[[Combination], bool] = lambda _combination: True,
         singles: bool = True,
         pairs: bool = True,
     ) -> None:
@@ -173,6 +178,7 @@ class Search:
         self._reserve = reserve
         self._confirm = confirm
         self._known = known
+        self._allowed = allowed
         self._sizes = [size for size, wanted in ((1, singles), (2, pairs)) if wanted]
         self._waiting = _Agenda()
         self._alone: dict[Injection, Seen] = {}
@@ -219,7 +225,9 @@ class Search:
                 clue = suspicion((one, other), self._alone, self._control, self._wiring)
             case _:
                 raise AssertionError(combination)
-        if pointless:
+        if not self._allowed(combination):
+            self._record(combination, Fate.PRUNED, "beyond the blast radius", clue)
+        elif pointless:
             self._record(combination, Fate.PRUNED, pointless, clue)
         else:
             self._waiting.add(combination, clue)
@@ -312,7 +320,7 @@ class Search:
         away that luck seldom gets there from the first failure.
         """
         bad, good, runs = 1, 0, 1
-        while good <= bad < good + self._confirm and runs < _RUNS_MAX:
+        while good <= bad < good + self._confirm and runs < _RUNS_MAX and runs - bad - good <= _UNCLEAR_MAX:
             seen = yield trial
             runs += 1
             bad += failed(seen)
