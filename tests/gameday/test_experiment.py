@@ -199,6 +199,17 @@ MISTAKES = [
         '"1s", after = "2s" }',
         "stress 'slow': fault.after is '2s'; it takes less than the dose, which lasts 2s",
     ),
+    (
+        STRESS,
+        'process = "back"\nfault = { inject = { latency = 1, after = "2s" } }',
+        "stress 'slow': fault.after is '2s'; it takes less than the dose, which lasts 2s",
+    ),
+    (
+        STRESS,
+        'process = "back"\nfault = { inject = { latency = 1 } }\ndose = "10m"',
+        "stress 'slow': dose is '10m'; it takes at most 9m50s",
+    ),
+    (STRESS, 'edge = "back"\nfault = { inject = { latency = 1 } }', " takes process = "),
     (STRESS, STRESS + '\nmay_miss = ["stock"]', "stress 'slow': may_miss: unknown probe 'stock'; known are: none"),
     (STRESS, STRESS + "\nload.rate = 0", f"stress.0.load.rate is 0.0; it takes {RATE}"),
     (STRESS, STRESS + "\nload.timeout = 0", f"stress.0.load.timeout is 0.0; it takes {DURATION}"),
@@ -353,6 +364,7 @@ def test_doses_that_can_not_be(tmp_path: Path, doses: str, message: str) -> None
         (["edge", {"latency": 1}, {"latency": 1}], "latency 1s and latency 1s on edge back can't act"),
         (["process", {"kill": True}, {"pause": True}], "killed and paused on process back can't act"),
         (["process", {"throttle": 0.5}, {"throttle": 0.2}], "can't act at the same time"),
+        (["process", {"inject": {"latency": 1}}, {"inject": {"latency": 1}}], "can't act at the same time"),
         (["load", {"spike": 2}, {"spike": 3}], "load x2 and load x3 on load can't act"),
     ],
 )
@@ -368,6 +380,8 @@ def test_doses_that_go_together() -> None:
     """An edge may have a latency for each direction, and a load spikes of different requests."""
     both = [{"latency": 1}, {"latency": 1, "stream": "upstream"}]
     assert Stress(name="both", doses=[Dose(edge="back", fault=fault) for fault in both]).target == "edge back"
+    inside = [{"inject": {"latency": 1}, "at": "one"}, {"inject": {"latency": 1}, "at": "two"}]
+    assert len(Stress(name="both", doses=[Dose(process="back", fault=fault) for fault in inside]).doses) == 2
     spikes = [{"spike": 2}, {"spike": 2, "request": "browse"}]
     assert len(Stress(name="both", doses=[Dose(fault=fault) for fault in spikes]).doses) == 2
     with pytest.raises(ConfigurationError, match="takes fault or doses, not both"):

@@ -91,6 +91,8 @@ LATE, HALF = {"latency": 1}, {"latency": 1, "share": 0.5}
         ({"share": 0.5}, [{"edge": "a", "fault": HALF}], ""),
         ({"share": 0.4}, [{"edge": "a", "fault": HALF}], "has a share of 0.5, at most 0.4"),
         ({"share": 0.4}, [{"edge": "a", "fault": {"refuse": True}}], "has a share of 1, at most 0.4"),
+        ({"share": 0.4}, [{"process": "a", "fault": {"inject": {"latency": 1}}}], "has a share of 1, at most 0.4"),
+        ({"share": 0.4}, [{"process": "a", "fault": {"inject": {"latency": 1, "share": 0.4}}}], ""),
         ({}, [{"host": True, "fault": {"cpu": 1}}], "hits the whole machine, which takes host = true"),
         ({"host": True}, [{"host": True, "fault": {"cpu": 1}}], ""),
         ({"routes": ["x"]}, [{"fault": {"spike": 2, "request": "y"}}], "its request 'y' is not among the routes"),

@@ -816,6 +816,80 @@ fault = {{ refuse = true }}
     assert_one_message(alone, "can't be reached")
 
 
+PLACES = """
+import sys
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+import hormesis as hm
+
+stock = hm.load("places.toml")["stock"]
+hm.telemetry.record_events()
+
+class Handler(WSGIRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+def app(environ, start_response):
+    try:
+        body = stock.call(lambda: b"three")
+    except ConnectionError:
+        start_response("503 Service Unavailable", [])
+        return [b""]
+    start_response("200 OK", [])
+    return [body]
+
+make_server("127.0.0.1", int(sys.argv[1]), app, handler_class=Handler).serve_forever()
+"""
+
+
+def test_faults_inside_of_processes(write: Write, folder: Path) -> None:
+    """A policy with a place for faults meets with what is injected, until the dose ends; one without can't be dosed."""
+    (folder / "places.py").write_text(PLACES)
+    (folder / "places.toml").write_text('[policy.stock]\nchaos = []\n')
+    text = """
+[run]
+calm = "400ms"
+dose = "800ms"
+recovery = "800ms"
+detection = "200ms"
+recover_within = "400ms"
+[system.process.app]
+command = "python places.py {port}"
+[load]
+to = "app"
+rate = "20/s"
+arrivals = "constant"
+[[load.request]]
+name = "stock"
+get = "/stock"
+[objective.stock]
+success = 0.9
+contained = { success = 0.0 }
+[[stress]]
+name = "late"
+process = "app"
+fault = { inject = { latency = "40ms" }, at = "st*" }
+[[stress]]
+name = "gone"
+process = "app"
+fault = { inject = { error = "connect", share = 0.5 } }
+"""
+    status, command = ended(write(text))
+    assert status == 0, command.stderr
+    late, gone = (command.outcomes(name)["system"]["stats"] for name in ("late", "gone"))
+    assert late["contained"]["stock"]["p50"] >= 0.04 > late["calm"]["stock"]["p50"]
+    assert late["recovered"]["stock"]["p50"] < 0.04
+    assert gone["contained"]["stock"]["errors"].keys() == {"status 503"}
+    assert gone["contained"]["stock"]["full"] > 0
+    assert gone["recovered"]["stock"]["failed"] == 0
+    said = (command.out / "events" / "system" / "app.jsonl").read_text()
+    assert '"chaos_injected"' in said
+    assert list((command.out / "inside").rglob("*.json")) == []
+
+    with started(write(text.replace('at = "st*"', 'at = "tea"'))) as other:
+        assert other.wait() == 2
+    assert_one_message(other, "injects latency 40ms at tea on process app can't be put into force: no process took the")
+
+
 STUBBORN = """
 import http.server, sys, threading, time
 from collections import deque

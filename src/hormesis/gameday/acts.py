@@ -18,6 +18,7 @@ from hormesis.chaos.faults import (
     DiskFull,
     Fault,
     FilesLeft,
+    Inject,
     Kill,
     Link,
     Loss,
@@ -49,6 +50,7 @@ from hormesis.chaos.host import (
     Unplugged,
 )
 from hormesis.chaos.undo import Signal, Undo
+from hormesis.gameday.injected import Injected, Inside
 from hormesis.gameday.stress import Dose
 from hormesis.units import bytes_of, bytes_per_second, seconds
 
@@ -85,6 +87,7 @@ class Grounds:
         proxies: The proxies of its edges.
         clocks: The clocks of processes that can be made to jump.
         networks: The networks of processes that have one of their own.
+        insides: The doors to the insides of processes that have one.
         disk: The disk of its own that `{dir}` is on, if it is.
     """
 
@@ -93,6 +96,7 @@ class Grounds:
     proxies: Mapping[str, EdgeProxy]
     clocks: Mapping[str, FakeClock] = dataclasses.field(default_factory=dict)
     networks: Mapping[str, Network] = dataclasses.field(default_factory=dict)
+    insides: Mapping[str, Inside] = dataclasses.field(default_factory=dict)
     disk: Disk | None = None
 
 
@@ -129,19 +133,23 @@ class _Doing(Act):
         await _done(self._end())
 
 
-def act_of(dose: Dose, name: str, grounds: Grounds) -> Act | None:
+def act_of(dose: Dose, name: str, grounds: Grounds, within: float | None = None) -> Act | None:
     """Return what puts a dose into force; None for a dose of the load, which its schedule has already.
 
     Args:
         dose: The dose.
         name: What a fault on an edge is called there: the same name is the same luck.
         grounds: What it acts on.
+        within: Seconds after which it ends in any case, if that is known.
     """
     fault = dose.what
     what = f"{describe(fault)} on {dose.target}"
     match fault:
         case Spike():
             return None
+        case Inject():
+            inside = grounds.insides.get(dose.process or "")
+            return _Missing(what, dose) if inside is None else Injected(what, inside, fault, within)
         case CpuBurn():
             return Burn(grounds.keeper.new_mark(), fault.cpu, fault.load)
         case MemoryHog():
@@ -291,6 +299,8 @@ def how_undone(dose: Dose) -> str:
             return f"the neighbours are killed; {watchdog}"
         case DiskFull():
             return f"the disk is emptied; {watchdog}"
+        case Inject():
+            return "taken back inside of the process, which ends it by itself when its time is up"
     return "lifted from the proxy; it ends with the runner"
 
 

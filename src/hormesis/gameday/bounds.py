@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from hormesis.chaos import Spike, describe
+from hormesis.chaos.faults import Inject
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.dose import Dose
 from hormesis.gameday.load import known
@@ -79,8 +80,8 @@ class BlastRadius(Settings):
     """`[blast_radius]`, or `blast_radius = { … }` of a stress: whom a stress may hit.
 
     Attributes:
-        share: The part of an edge's connections or requests that a fault may strike. One that strikes all, because it
-            can't do otherwise or isn't told to, needs 1.
+        share: The part of an edge's connections or requests, or of a process's calls, that a fault may strike. One that
+            strikes all, because it can't do otherwise or isn't told to, needs 1.
         edges, processes: How many of each may be hit at the same time.
         host: Whether the machine itself may.
         routes, clients: The requests, and the clients, that may fail under it. When more than a few requests of anybody
@@ -128,7 +129,8 @@ class BlastRadius(Settings):
         for dose in doses:
             if dose.host and not self.host:
                 raise _beyond(f"{describe(dose.what)} hits the whole machine, which takes host = true")
-            if dose.edge is not None and (share := _share(dose)) > self.share:
+            aimed = dose.edge is not None or isinstance(dose.what, Inject)
+            if aimed and (share := _share(dose)) > self.share:
                 raise _beyond(
                     f"{describe(dose.what)} on {dose.target} has a share of {share:g}, at most {self.share:g}"
                 )
@@ -155,7 +157,7 @@ class BlastRadius(Settings):
 
 
 def _share(dose: Dose) -> float:
-    """Return the part of an edge that a fault may strike; one for a single route strikes a part that nobody knows."""
+    """Return the part of an edge or of a process's calls that a fault may strike; all, where nobody knows."""
     return float(getattr(dose.what, "share", 1.0))
 
 

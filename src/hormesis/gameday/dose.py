@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 from hormesis.chaos import Fault, Kill, LoadFault, ProcessFault, Refuse, Spike, WireFault, fault_from
+from hormesis.chaos.faults import Inject
 from hormesis.errors import ConfigurationError
 from hormesis.tables import Settings
 
@@ -93,4 +94,6 @@ class Dose(Settings):
             return (mine.request, mine.client) == (others.request, others.client)
         if self.edge is not None:  # which may have, say, a latency for each direction
             return mine == others or isinstance(mine, Refuse) or isinstance(others, Refuse)
+        if isinstance(mine, Inject) and isinstance(others, Inject):  # there may be one for each policy
+            return mine == others
         return type(mine) is type(others) or isinstance(mine, Kill) or isinstance(others, Kill)

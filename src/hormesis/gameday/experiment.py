@@ -60,9 +60,11 @@ from typing import Any, Literal
 
 from hormesis import tables
 from hormesis.chaos import Refuse, Spike
+from hormesis.chaos.faults import Inject
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.attached import toxics_of
 from hormesis.gameday.bounds import Abort, BlastRadius, Budget, Burn
+from hormesis.gameday.injected import INSIDE_MAX
 from hormesis.gameday.load import Load, expected, known, streams
 from hormesis.gameday.objectives import Limits, Objective
 from hormesis.gameday.probes import Invariant, Probe
@@ -183,9 +185,12 @@ class Experiment(Settings):
             _, length, _ = self.lengths(stress)
             for dose in stress.doses:
                 self._check_dose(where, dose)
-                if seconds(getattr(dose.what, "after", 0.0), zero=True) >= length:
+                if (after := seconds(getattr(dose.what, "after", 0.0), zero=True)) >= length:
                     accepted = f"less than the dose, which lasts {format_seconds(length)}"
-                    raise ConfigurationError.bad_value(f"{where}: fault.after", dose.fault["after"], accepted)
+                    raise ConfigurationError.bad_value(f"{where}: fault.after", format_seconds(after), accepted)
+                if isinstance(dose.what, Inject) and length > INSIDE_MAX:
+                    accepted = f"at most {format_seconds(INSIDE_MAX)}: processes keep no injected fault for longer"
+                    raise ConfigurationError.bad_value(f"{where}: dose", format_seconds(length), accepted)
             for route in stress.objective:
                 known(f"{where}: objective", "request", route, routes)
             for probe in stress.may_miss:

@@ -110,7 +110,7 @@ class Day:
             await check(experiment, stresses)
             # What an earlier run into the same folder left in force, and its files.
             await asyncio.to_thread(recover, out / FILE_NAME, "runner")
-            for leftover in ("logs", "events", "scratch", "clocks"):
+            for leftover in ("logs", "events", "scratch", "clocks", "inside"):
                 shutil.rmtree(out / leftover, ignore_errors=True)
             allow_many_connections()
             async with contextlib.AsyncExitStack() as stack:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hormesis.chaos import FaultProxy, Keeper, Process, ProcessSettings, check_port_free, free_port
-from hormesis.chaos.faults import Clock, DiskFull, Fault, Unplug
+from hormesis.chaos.faults import Clock, DiskFull, Fault, Inject, Unplug
 from hormesis.chaos.host import Act, Disk, FakeClock, Network
 from hormesis.chaos.host.act import to_the_end
 from hormesis.chaos.safety import Safety
@@ -29,6 +29,7 @@ from hormesis.gameday.acted import EventLog
 from hormesis.gameday.acts import EdgeProxy, Grounds, act_of, how_undone, impossible
 from hormesis.gameday.attached import AttachedProxy
 from hormesis.gameday.experiment import Experiment, Stress
+from hormesis.gameday.injected import Inside
 from hormesis.gameday.probing import Probes
 from hormesis.gameday.together import together
 from hormesis.loadgen import LoadDriver
@@ -95,7 +96,7 @@ class ArmSystem:
             kind = type(dose.what).__name__.lower()
             place = f"{dose.target} {kind}"
             seen[place] += 1
-            act = act_of(dose, kind if seen[place] == 1 else f"{kind}-{seen[place]}", self.grounds)
+            act = act_of(dose, kind if seen[place] == 1 else f"{kind}-{seen[place]}", self.grounds, within)
             if act is not None:
                 self._dosed.append(act)
                 await self.safety.apply(act, within=within)
@@ -160,7 +161,9 @@ async def running(
             setup.edge_is_at(name, proxies[name])
         tables = experiment.system.process
         processes = {name: Process(setup.settings(name), keeper) for name in tables}
-        grounds = Grounds(keeper, processes, proxies, setup.clocks, setup.networks, setup.disk)
+        for inside in setup.insides.values():
+            stack.callback(inside.remove)
+        grounds = Grounds(keeper, processes, proxies, setup.clocks, setup.networks, setup.insides, setup.disk)
         system = ArmSystem(arm, grounds, safety)
         system.events = [EventLog(name, _events_path(out, arm, name)) for name in tables]
         system.url = setup.url()
@@ -202,6 +205,7 @@ class _Setup:
         self.stresses = stresses
         self.clocks: dict[str, FakeClock] = {}
         self.networks: dict[str, Network] = {}
+        self.insides: dict[str, Inside] = {}
         self.disk: Disk | None = None
         self._edges: dict[str, dict[str, str]] = {}
         tables = experiment.system.process
@@ -211,7 +215,7 @@ class _Setup:
         self.ports = {name: table.port or free_port(_HOST) for name, table in tables.items()}
 
     async def prepare(self, safety: Safety) -> None:
-        """Make what the faults to come need from the start: a disk, networks, clocks that can jump.
+        """Make what the faults to come need from the start: a disk, networks, clocks that can jump, doors.
 
         What this machine can't do is left out: the dose that needs it will say so.
         """
@@ -228,6 +232,13 @@ class _Setup:
             for name in _names(wanted, Clock):
                 clocks.mkdir(parents=True, exist_ok=True)
                 self.clocks[name] = FakeClock(clocks / name)
+        for name in _names(wanted, Inject):
+            if name in self.networks:
+                raise ConfigurationError(
+                    f"process {name!r} can't be unplugged and have faults injected in one game day, since nobody "
+                    "reaches it in a network of its own; run one of these stresses with --only"
+                )
+            self.insides[name] = Inside.made(self.out / "inside" / self.arm / name, self.experiment.seed)
 
     def host(self, name: str) -> str:
         """Where a process listens."""
@@ -283,6 +294,8 @@ class _Setup:
         }
         if name in self.clocks:
             variables |= self.clocks[name].environment({**os.environ, **variables})
+        if name in self.insides:
+            variables |= self.insides[name].environment
         for file, text in table.files.items():
             (self.scratch / file).write_text(
                 _PLACEHOLDER.sub(lambda match: known.get(match[1], match[0]), text), encoding="utf-8"

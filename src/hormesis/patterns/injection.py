@@ -86,6 +86,9 @@ class _NoResult:
     def __repr__(self) -> str:
         return "no result"
 
+    def __reduce__(self) -> str:
+        return "NO_RESULT"
+
 
 NO_RESULT: Final = _NoResult()
 """What `Injection.result` is where none was given."""

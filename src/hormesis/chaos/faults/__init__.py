@@ -20,6 +20,7 @@ from typing import TypeAlias, get_args
 
 from hormesis.chaos.faults.host import CpuBurn, DiskFull, HostFault, MemoryHog
 from hormesis.chaos.faults.http import Rewrite, Status, Truncate
+from hormesis.chaos.faults.inside import Inject
 from hormesis.chaos.faults.load import LoadFault, Spike
 from hormesis.chaos.faults.process import (
     Clock,
@@ -67,6 +68,7 @@ __all__ = [
     "Fault",
     "FilesLeft",
     "HostFault",
+    "Inject",
     "Kill",
     "Latency",
     "LimitData",

@@ -8,6 +8,7 @@ from typing import Any
 
 from hormesis.errors import ConfigurationError
 from hormesis.patterns.injection import Injection
+from hormesis.units import seconds
 
 __all__ = ["Inject"]
 
@@ -41,6 +42,19 @@ class Inject:
         """The fault itself."""
         assert isinstance(self.inject, Injection)  # noqa: S101  it was made one
         return self.inject
+
+    @property
+    def share(self) -> float:
+        """The share of the calls that it is for."""
+        return self.injection.share
+
+    @property
+    def after(self) -> float:
+        """The seconds until it acts, from the dose on."""
+        return seconds(self.injection.after, zero=True)
+
+    def __hash__(self) -> int:
+        return hash((str(self.inject), self.at))
 
     def __str__(self) -> str:
         where = "" if self.at == "*" else f" at {self.at}"

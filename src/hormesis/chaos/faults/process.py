@@ -1,4 +1,4 @@
-"""Faults of a process, as values: what is done to it from outside.
+"""Faults of a process, as values: what is done to it from outside, or to its calls inside.
 
 A process is anything that a game day starts: a service, a store, a broker. What is done to it is done to all that it
 started as well: a server with workers freezes and dies as one.
@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TypeAlias
 
 from hormesis.chaos.faults.checks import check_true, is_number
+from hormesis.chaos.faults.inside import Inject
 from hormesis.errors import ConfigurationError
 from hormesis.units import ByteRate, Duration, Size, bytes_of, bytes_per_second, format_seconds, seconds
 
@@ -21,6 +22,7 @@ __all__ = [
     "CpuQuota",
     "CrashLoop",
     "FilesLeft",
+    "Inject",
     "Kill",
     "Link",
     "MemoryLeft",
@@ -318,4 +320,5 @@ ProcessFault: TypeAlias = (
     | PortLoss
     | Link
     | Unplug
+    | Inject
 )
