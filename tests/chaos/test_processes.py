@@ -452,6 +452,21 @@ def test_crash_loop(tmp_path: Path, restart_after: float | None) -> None:
     run(scenario)
 
 
+def test_taken_back_at_once(tmp_path: Path) -> None:
+    """A process that was killed and is not yet seen to be dead is started again when that is taken back."""
+
+    async def scenario() -> None:
+        async with process(tmp_path) as made:
+            first = made.pid
+            made.kill()
+            assert made.running
+            await made.recover()
+            assert made.running
+            assert made.pid != first
+
+    run(scenario)
+
+
 def test_crash_loop_of_what_can_not_be_started(tmp_path: Path) -> None:
     """A command that is gone keeps a crash loop from nothing but crashing; taking it back says what is missing."""
 

@@ -50,6 +50,7 @@ def test_postgresql(folder: Path) -> None:
     programs, port = programs_of_postgresql(), free_port()
     prefix = [] if os.geteuid() else ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
     options = ["-c", f"port={port}", "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+    options += ["-c", "dynamic_shared_memory_type=mmap"]  # what it leaves when it is killed is in its folder then
     settings = ProcessSettings(
         "db",
         argv=[*prefix, str(programs / "postgres"), "-D", str(folder / "data"), *options, "-c", "shared_buffers=1MB"],

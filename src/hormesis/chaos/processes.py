@@ -136,6 +136,8 @@ class Process:
         """How often it was started again after an unexpected end, successfully or not."""
         self._keeper = keeper
         self._popen: subprocess.Popen[bytes] | None = None
+        self._condemned: subprocess.Popen[bytes] | None = None
+        """What was killed, and may not have been seen to be dead."""
         self._supervisor: asyncio.Task[None] | None = None
         self._doing: asyncio.Task[None] | None = None
         """What is being done to it in turns: it is throttled, crashes again and again, or is restarted."""
@@ -233,6 +235,10 @@ class Process:
         self.resume()
         if doing is not None:
             await asyncio.wait([doing])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_WITHIN):
+                while self._popen is not None and self._popen is self._condemned:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_EVERY / 5)
         await self._revive()
 
     async def _revive(self) -> None:
@@ -414,6 +420,8 @@ class Process:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._popen is not None:
+            if number is signal.SIGKILL:
+                self._condemned = self._popen
             _signal_group(self._popen.pid, number)
             told: set[int] = set()
             while fresh := set(self._outside()) - told:  # what they start meanwhile gets it too
