@@ -53,6 +53,7 @@ class FaultProxy:
         lazy: Whether the dependency's name need not exist before a connection needs it.
         tls: How TLS ends here; None: it passes through.
 
+    >>> from hormesis.chaos import Latency, Reset
     >>> async def main():
     ...     async with FaultProxy("payments", ("127.0.0.1", 9000)) as proxy:
     ...         proxy.apply(Latency("2s"))
