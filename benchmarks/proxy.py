@@ -1,9 +1,8 @@
 """What the fault proxy costs, beside no proxy, HAProxy and nginx stream: `python benchmarks/proxy.py [--quick]`.
 
 The proxy runs on a core of its own; the server and the clients share the other, as they do without a proxy. All sides
-are bare protocols, so what is compared is the proxies. The figures of one round are taken one after the other, the
-rounds are interleaved, and of each figure the median round counts. What matters is the ratio to no proxy, on the same
-machine in the same run.
+are bare protocols, so what is compared is the proxies. What matters is the ratio to no proxy: each figure is taken
+without and with the proxy in turn, the proxies take turns too, and of the ratios of all rounds the median counts.
 
     throughput      GB/s that a server streams to one client, or to 100
     round trip      µs of 64 bytes there and back on one connection, median
@@ -270,7 +269,7 @@ def candidates(folder: Path, upstream: int, ports: dict[str, int]) -> dict[str, 
 def main() -> None:
     """Be what is asked for: the server, the proxy, or who measures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of a second each")
+    parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--only", action="append", help="measure this proxy; may be repeated")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--ours", type=int, help=argparse.SUPPRESS)
@@ -284,7 +283,7 @@ def main() -> None:
     elif options.ours:
         run(serve_ours(options.ours, options.upstream, options.delay))
     else:
-        compare(rounds=1 if options.quick else 3, duration=1.0 if options.quick else 2.0, only=options.only)
+        compare(rounds=1 if options.quick else 5, duration=0.7, only=options.only)
 
 
 def compare(rounds: int, duration: float, only: list[str] | None) -> None:
@@ -293,7 +292,7 @@ def compare(rounds: int, duration: float, only: list[str] | None) -> None:
     upstream = free_port("127.0.0.1")
     names = ["HAProxy", "nginx", "hormesis, asyncio", "hormesis, uvloop"]
     ports = {name: free_port("127.0.0.1") for name in names}
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     late_by: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -304,30 +303,37 @@ def compare(rounds: int, duration: float, only: list[str] | None) -> None:
             if not only or any(part in name for part in only)
         }
         for _ in range(rounds):
-            for figure, measure in FIGURES.items():
-                found.setdefault("none", {}).setdefault(figure, []).append(measure(upstream, duration))
-                for name, command in commands.items():
-                    with running(command, PROXY_CORE, ports[name]):
-                        found.setdefault(name, {}).setdefault(figure, []).append(measure(ports[name], duration))
             for name, command in commands.items():
+                with running(command, PROXY_CORE, ports[name]):
+                    for figure, measure in FIGURES.items():
+                        pair = measure(upstream, duration), measure(ports[name], duration)
+                        found.setdefault(name, {}).setdefault(figure, []).append(pair)
                 if "hormesis" in name:
                     with running([*command, "--delay", str(DELAY)], PROXY_CORE, ports[name]):
                         late_by.setdefault(name, []).append(asyncio.run(late(ports[name])))
     report(found, late_by)
 
 
-def report(found: dict[str, dict[str, list[float]]], late_by: dict[str, list[float]]) -> None:
-    """Print each figure, and its ratio to no proxy."""
-    print("".join([f"{'proxy':<18}", *(f"{figure:>24}" for figure in FIGURES), f"{'latency fault off by ms':>26}"]))
+def report(found: dict[str, dict[str, list[tuple[float, float]]]], late_by: dict[str, list[float]]) -> None:
+    """Print the median of each figure, and of its ratios to no proxy."""
+    nothing = {figure: [none for figures in found.values() for none, _ in figures[figure]] for figure in FIGURES}
+    print("".join([f"{'proxy':<18}", *(f"{figure:>22}" for figure in FIGURES), f"{'latency fault +ms':>22}"]))
+    print(f"{'none':<18}" + "".join(f"{number(statistics.median(values)):>22}" for values in nothing.values()))
     for name, figures in found.items():
         line = f"{name:<18}"
         for figure in FIGURES:
-            value, none = statistics.median(figures[figure]), statistics.median(found["none"][figure])
-            shown = f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
-            ratio = f"+{value - none:.0f}" if "µs" in figure else f"{value / none:.2f}"
-            line += f"{f'{shown} ({ratio})':>24}"
-        line += f"{statistics.median(late_by[name]):>26.2f}" if name in late_by else ""
-        print(line)
+            value = statistics.median(value for _, value in figures[figure])
+            if "µs" in figure:
+                compared = f"+{statistics.median(value - none for none, value in figures[figure]):.0f}"
+            else:
+                compared = f"{statistics.median(value / none for none, value in figures[figure]):.2f}"
+            line += f"{f'{number(value)} ({compared})':>22}"
+        print(line + (f"{statistics.median(late_by[name]):>22.2f}" if name in late_by else ""))
+
+
+def number(value: float) -> str:
+    """Write a figure."""
+    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":
