@@ -18,7 +18,7 @@ SHOP = Path(__file__).parents[2] / "examples" / "shop" / "gameday.toml"
 
 
 def seen(verdict: Verdict, goodput: float = 1.0, reasons: tuple[str, ...] = ()) -> Seen:
-    edges = dict.fromkeys(("inventory", "payments", "fulfilment"), 1000.0)
+    edges: dict[str, float] = dict.fromkeys(("inventory", "payments", "fulfilment"), 1000.0)
     return Seen(
         verdict=verdict,
         seconds=10.0,

@@ -96,7 +96,9 @@ class _Change:
 def _changes(gameday: GameDay) -> Iterator[_Change]:
     """Compare each judged arm with the first that is not."""
     before = next((arm for arm in gameday.arms if arm not in gameday.judged), None)
-    for arm in gameday.judged if before is not None else ():
+    if before is None:
+        return
+    for arm in gameday.judged:
         for number, stress in enumerate(gameday.stresses, 1):
             one, other = stress.outcomes[before], stress.outcomes[arm]
             was, is_now = (words.useful(words.stats_of(each)) for each in (one, other))
