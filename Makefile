@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help gameday gameday-full servers test test-other-pythons lint types check bench bench-pools bench-load requirements clean
+.PHONY: help gameday gameday-full servers test test-other-pythons lint types check bench bench-pools bench-load bench-chaos requirements clean
 
 help:
 	@echo "make gameday        hold the example's game day: its tour, with the bare and the protected shop"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench          measure the overhead of a protected call, against the peers that PyPI has"
 	@echo "make bench-pools    measure what separate connection pools do, on a PostgreSQL"
 	@echo "make bench-load     measure what a service does under overload: half an hour on real processes"
+	@echo "make bench-chaos    measure the fault proxy, the load generator and exploration"
 	@echo "make clean          remove what these made"
 
 $(BIN)/python:
@@ -73,6 +74,11 @@ bench-pools: $(VENV)/dev.stamp
 
 bench-load: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/load/run.py
+
+bench-chaos: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/proxy.py
+	$(BIN)/python benchmarks/load_generator.py
+	$(BIN)/python benchmarks/explore.py
 
 # Pins what the *.in files name; no download address gets into the files.
 requirements: $(VENV)/dev.stamp
