@@ -91,7 +91,7 @@ def read(cls: type[T], table: object, key: str) -> T:
     Raises:
         ConfigurationError: Something in it is unknown, missing, or can't be meant; the message names it.
     """
-    reader = _reader(cls)
+    reader: TypeAdapter[T] = _reader(cls)  # type: ignore[arg-type]  # a class can be hashed, even if its values can't
     from pydantic import ValidationError  # noqa: PLC0415
 
     table = _with_field_names(cls, table)
@@ -106,7 +106,7 @@ def read(cls: type[T], table: object, key: str) -> T:
 
 def schema(cls: type[Any]) -> dict[str, Any]:
     """Return the JSON Schema of a settings class; what only code can say (functions, exception types) is left out."""
-    reader = _reader(cls)
+    reader: TypeAdapter[Any] = _reader(cls)  # type: ignore[arg-type]  # likewise
     from pydantic.json_schema import GenerateJsonSchema  # noqa: PLC0415
     from pydantic_core import PydanticOmit  # noqa: PLC0415
 

@@ -8,16 +8,18 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.probes import Invariant, Probe, filled
+from hormesis.gameday.looks import Looks
+from hormesis.gameday.probes import Invariant, Look, Probe, filled
 from hormesis.gameday.probing import Probes
+from hormesis.gameday.results import Phase, ProbeResult, Window
 from hormesis.loadgen import Answer, Sample, Samples
 
 CHECKS = """
@@ -228,3 +230,23 @@ def test_placeholders() -> None:
     )
     assert probe.placeholders() == {"shop", "n", "a.b", "c"}
     assert filled("{shop}/{other}", {"shop": "x"}) == "x/{other}"
+
+
+@pytest.mark.parametrize(("calm", "phase"), [(0.2, Phase.DETECTION), (5.0, Phase.CALM)])
+def test_the_phase_of_a_look(calm: float, phase: Phase) -> None:
+    """A look that was under way when the dose began tells nothing of calm, and does not count."""
+
+    class Slow:
+        async def look(self, _look: Look) -> tuple[str, float]:
+            return "is 502", 0.3
+
+    async def look() -> Sequence[ProbeResult]:
+        probe = Probe(name="a", command="true", when=["during"], every="1m")
+        looks = Looks([probe], [], cast("Probes", Slow()), time.monotonic(), lambda *_: None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await looks.all_along()
+        return looks.results({each: Window(0.0, calm + number) for number, each in enumerate(Phase)})
+
+    (found,) = asyncio.run(look())
+    assert (found.phase, found.judged) == (phase, phase is Phase.CALM)

@@ -47,11 +47,11 @@ FILE = f"""
 title = "A page"
 seed = 3
 [run]
-calm = "600ms"
-dose = "1s"
-recovery = "1s"
-detection = "300ms"
-recover_within = "400ms"
+calm = "400ms"
+dose = "600ms"
+recovery = "600ms"
+detection = "200ms"
+recover_within = "300ms"
 [system.process.web]
 command = "{sys.executable} server.py {{port}}"
 ready = "/"
@@ -188,19 +188,15 @@ def test_a_bad_mark_is_an_error_at_once(site: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_the_fixture_wants_the_mark(site: pytest.Pytester) -> None:
-    """Without the mark there is nothing to hold."""
-    result = run(site, "def test_it(gameday): ...\n")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*is for tests with the mark*"])
-
-
 def test_a_service_a_proxy_and_load(site: pytest.Pytester) -> None:
-    """A process is started, faults act between it and its callers, load is sent, and all of it is stopped."""
+    """A process is started, faults act between it and its callers, load is sent, and all of it is stopped.
+
+    A test that serves from a loop of its own awaits the load that it gets, and needs no plugin for it.
+    """
     result = run(
         site,
         f"""
-        import socket, sys, time, urllib.error, urllib.request
+        import asyncio, socket, sys, time, urllib.error, urllib.request
         from pathlib import Path
         import pytest
 
@@ -239,19 +235,8 @@ def test_a_service_a_proxy_and_load(site: pytest.Pytester) -> None:
                 with pytest.raises(ConnectionRefusedError):
                     socket.create_connection(("127.0.0.1", port))
             assert not any(Path(f"/proc/{{pid}}").exists() for pid in seen[2:])
-        """,
-    )
-    result.assert_outcomes(passed=2)
 
-
-def test_asynchronous_tests_need_no_plugin(site: pytest.Pytester) -> None:
-    """A test may serve from a loop of its own, and await the load that it gets."""
-    result = run(
-        site,
-        """
-        import asyncio
-
-        def test_it(fault_proxy, load):
+        def test_asynchronous(fault_proxy, load):
             async def serve(reader, writer):
                 await reader.readuntil(b"\\r\\n\\r\\n")
                 writer.write(b"HTTP/1.1 204 Nothing\\r\\nConnection: close\\r\\n\\r\\n")
@@ -263,14 +248,14 @@ def test_asynchronous_tests_need_no_plugin(site: pytest.Pytester) -> None:
                     edge = fault_proxy(server.sockets[0].getsockname())
                     return await load.arun(edge.url, rate="40/s", for_="500ms")
 
-            assert {sample.status for sample in asyncio.run(main()).samples} == {204}
+            assert {{sample.status for sample in asyncio.run(main()).samples}} == {{204}}
         """,
     )
-    result.assert_outcomes(passed=1)
+    result.assert_outcomes(passed=3)
 
 
 def test_a_failed_test_shows_seed_and_logs(site: pytest.Pytester) -> None:
-    """What a failed test used is told with it, and stopped all the same."""
+    """What a failed test used is told with it, and stopped all the same; so is what keeps it from beginning."""
     result = run(
         site,
         f"""
@@ -287,10 +272,13 @@ def test_a_failed_test_shows_seed_and_logs(site: pytest.Pytester) -> None:
 
         def test_bad_values(fault_proxy):
             fault_proxy("somewhere")
+
+        def test_without_the_mark(gameday): ...
         """,
         "--gameday-seed=5",
     )
-    result.assert_outcomes(failed=3)
+    result.assert_outcomes(failed=3, errors=1)
+    result.stdout.fnmatch_lines(["*is for tests with the mark*"])
     result.stdout.fnmatch_lines(
         [
             "*hormesis: seed*",

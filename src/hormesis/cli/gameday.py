@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import signal
@@ -94,22 +95,39 @@ def _report_part(gameday: GameDay, options: argparse.Namespace, out: Path, junit
 
 
 def _report(gameday: GameDay, options: argparse.Namespace, out: Path, junit: Path | None) -> None:
-    """Write the page and the data, and print; what can't be written is said after what was found."""
-    page, trouble = out / "report.html", None
+    """Write the data, then the page, and print.
+
+    Raises:
+        ConfigurationError: The data can't be written; raised after what was found is printed.
+    """
+    trouble = None
     try:
-        write_page(gameday, page)
         (out / "report.json").write_text(json.dumps(as_json(gameday, samples=True)), encoding="utf-8")
         if junit is not None:
             junit.write_text(as_junit(gameday), encoding="utf-8")
     except OSError as error:
         trouble = error
+    page = _page(gameday, out / "report.html")
     if options.json:
         print(json.dumps(as_json(gameday, samples=False), indent=2))
     else:
-        print_report(gameday, PatientConsole(), None if trouble else page)
+        print_report(gameday, PatientConsole(), page)
     if trouble is not None:
-        reason = trouble.strerror or trouble
-        raise ConfigurationError(f"--out {out}: the report can't be written: {reason}") from trouble
+        where = trouble.filename or f"--out {out}"
+        raise ConfigurationError(f"{where}: the results can't be written: {trouble.strerror or trouble}") from trouble
+
+
+def _page(gameday: GameDay, page: Path) -> Path | None:
+    """Write the page; where that fails, say so in a line and leave no earlier one, since the results stand without."""
+    try:
+        write_page(gameday, page)
+    except Exception as error:  # whatever a page lacks, it is not worth the results
+        with contextlib.suppress(OSError):
+            page.unlink()
+        why = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
+        print(f"hormesis: {page} can't be written, the results are beside it: {' '.join(why.split())}", file=sys.stderr)
+        return None
+    return page
 
 
 def _dry_run(

@@ -21,8 +21,12 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 @contextlib.contextmanager
 def folder(name: str) -> Iterator[Path]:
-    """Make the folder for the report before anything is started, and hold it against other game days."""
+    """Make the folder for the report before anything is started, and hold it against other game days.
+
+    One that was made here, and into which nothing was written, is removed again.
+    """
     out = Path(name).absolute()
+    made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")
@@ -37,7 +41,13 @@ def folder(name: str) -> Iterator[Path]:
             pass
         except OSError:
             raise ConfigurationError(f"--out {name}: another game day writes there now; name another folder") from None
-        yield out
+        try:
+            yield out
+        finally:
+            with contextlib.suppress(OSError):
+                if made and [each.name for each in out.iterdir()] == [".lock"]:
+                    (out / ".lock").unlink()
+                    out.rmdir()
 
 
 def until_interrupted(main: Coroutine[Any, Any, T]) -> tuple[T | None, int]:

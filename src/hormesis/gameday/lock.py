@@ -46,32 +46,47 @@ def locked(things: Iterable[str]) -> Iterator[None]:
     Raises:
         ConfigurationError: Another game day holds one of them.
     """
+    with contextlib.ExitStack() as stack:
+        for thing in things:
+            stack.enter_context(_locked(thing))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(thing: str) -> Iterator[None]:
     try:
         import fcntl  # noqa: PLC0415  not on Windows
     except ImportError:
         yield
         return
-    with contextlib.ExitStack() as stack:
-        for thing in things:
-            lock = stack.enter_context(_file(thing))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                message = f"another game day is running on the same system: it has {thing}; wait for its end"
-                raise ConfigurationError(message) from None
-        yield
-
-
-@contextlib.contextmanager
-def _file(thing: str) -> Iterator[int]:
     folder = Path(tempfile.gettempdir()) / f"hormesis-{getpass.getuser()}-locks"
     path = folder / re.sub(r"[^A-Za-z0-9.-]", "_", thing)
+    while True:
+        lock = _open(path)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            message = f"another game day is running on the same system: it has {thing}; wait for its end"
+            raise ConfigurationError(message) from None
+        if os.fstat(lock).st_nlink:
+            break
+        os.close(lock)  # who held it has removed the file between our opening and our locking
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+            folder.rmdir()  # which it lets happen to it only when it is empty
+        os.close(lock)
+
+
+def _open(path: Path) -> int:
+    """Open a lock's file, and make what there is not of it."""
+    try:
+        while True:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # the last game day has just removed the folder
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigurationError(f"the lock {path} can't be made: {error.strerror or error}") from error
-    try:
-        yield lock
-    finally:
-        os.close(lock)

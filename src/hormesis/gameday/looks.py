@@ -88,11 +88,11 @@ class Looks:
         """Return what was found, in the order in which it was looked for.
 
         Args:
-            phases: When each phase was; a look belongs to the one in which it began.
+            phases: When each phase was.
         """
         found = []
         for seen in sorted(self._seen, key=lambda seen: seen.at):
-            phase = seen.phase or next((each for each in Phase if seen.at < phases[each].end), Phase.RECOVERED)
+            phase = seen.phase or _phase_of(seen, phases)
             lenient = phase in _LENIENT or (phase is Phase.CONTAINED and seen.look.name in self._may_miss)
             found.append(
                 ProbeResult(
@@ -106,3 +106,10 @@ class Looks:
                 )
             )
         return found
+
+
+def _phase_of(seen: _Seen, phases: Mapping[Phase, Window]) -> Phase:
+    """Return the phase in which a look began; as with requests, one that the dose overtook belongs to detection."""
+    phase = next((each for each in Phase if seen.at < phases[each].end), Phase.RECOVERED)
+    overtaken = phase is Phase.CALM and seen.at + seen.took >= phases[Phase.CALM].end
+    return Phase.DETECTION if overtaken else phase

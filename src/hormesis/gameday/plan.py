@@ -130,7 +130,7 @@ def lines(plan: Plan) -> Iterator[str]:
 
 def _started(experiment: Experiment) -> Iterator[str]:
     for name, table in experiment.system.process.items():
-        yield f"process {name}: {table.command}"
+        yield f"process {name}: {' '.join(table.command.split())}"
     for name, edge in experiment.system.edge.items():
         if edge.proxy is None:
             yield f"proxy on edge {name}: {edge.from_} to {edge.to}"

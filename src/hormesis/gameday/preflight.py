@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from urllib.parse import urlsplit
@@ -63,5 +64,6 @@ async def _reach(key: str, host: str, port: int) -> None:
     except TimeoutError:
         why = f"no answer in {_ANSWER_WITHIN:g} s"
     except OSError as error:
-        why = error.strerror or str(error)
+        # asyncio puts words of its own there, which say the address once more.
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
     raise ConfigurationError(f"{key} leads to {host}:{port}, which can't be reached: {why}", key)

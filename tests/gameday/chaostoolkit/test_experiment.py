@@ -42,9 +42,9 @@ def test_json_and_yaml_are_read(workplace: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "x.json: Expecting value"),
+        ("", "x.json: is no JSON: Expecting value"),
         ("[]", "x.json: an experiment is an object"),
-        ('{"title": "t"', "x.json: Expecting"),
+        ('{"title": "t"', "x.json: is no JSON: Expecting"),
         ("\xff\xfe", "x.json:"),
     ],
 )

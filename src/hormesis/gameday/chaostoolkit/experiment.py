@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> Table:
         raise ConfigurationError(f"{path}: is longer than {_BYTES_MAX:,} bytes, so it is no experiment")
     try:
         text = content.decode("utf-8-sig")
-        experiment = json.loads(text) if Path(path).suffix.lower() == ".json" else _yaml(text)
+        experiment = _json(text) if Path(path).suffix.lower() == ".json" else _yaml(text)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: {' '.join(str(error).split())}") from None
     try:
@@ -63,6 +63,13 @@ def read(path: str | os.PathLike[str]) -> Table:
         raise ConfigurationError(f"{path}: {error.message}", error.key) from None
     checked: Table = experiment
     return checked
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON: {error}") from None
 
 
 def _yaml(text: str) -> Any:
