@@ -136,7 +136,7 @@ def test_a_fault_is_put_on_and_taken_off(api: tuple[str, dict[str, Any]]) -> Non
     ("name", "change", "message"),
     [
         ("bd", {}, "which has no proxy 'bd'"),
-        ("db", {"toxics": [{"name": "old"}]}, "where it has toxics already: old"),
+        ("db", {"toxics": [{"name": "old"}]}, "where it has toxics already (old); remove them first"),
         ("db", {"enabled": False}, "is disabled; enable it first"),
     ],
 )

@@ -131,7 +131,11 @@ def test_explain_of_an_unknown_policy() -> None:
     [
         ([], {"policy", "degradation", "pools", "service"}),
         (["policies"], {"policy", "degradation", "pools", "service"}),
-        (["gameday"], {"system", "load", "stress", "title", "seed", "run", "arm", "objective", "abort"}),
+        (
+            ["gameday"],
+            {"system", "load", "stress", "title", "seed", "run", "arm", "objective", "abort"}
+            | {"probe", "invariant", "budget", "blast_radius"},
+        ),
     ],
     ids=["default", "policies", "gameday"],
 )
