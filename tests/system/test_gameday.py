@@ -42,7 +42,7 @@ KILLED = (
     'fault = { kill = true }, dose = "6s", detection = "4500ms", calm = "1s", recovery = "3s", recover_within = "1s"'
 )
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which something that should happen won't."""
 
 SERVER = """
@@ -997,7 +997,8 @@ def test_metastability(days: Days) -> None:
     assert command.left_behind == {}
 
 
-NGINX_POSTGRES = Path(__file__).parents[2] / "examples" / "nginx-postgres" / "gameday.toml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NGINX_POSTGRES = EXAMPLES / "nginx-postgres" / "gameday.toml"
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
@@ -1012,6 +1013,24 @@ def test_nginx_and_postgresql(days: Days) -> None:
     assert any(probe["said"] for probe in orders)
     assert not any(probe["said"] for probe in outcome["probes"] if probe["invariant"])
     assert sum(not probe["said"] for probe in orders) > 10
+    assert command.left_behind == {}
+
+
+@pytest.mark.skipif(shutil.which("initdb") is None and not POSTGRES, reason="PostgreSQL is not installed")
+def test_the_postgresql_example(write: Write) -> None:
+    """A slow database and a rush of reports fail customers; protected, they get a no at once, or notice nothing."""
+    status, command = ended(write(f'experiment = "{EXAMPLES / "postgres" / "gameday.toml"}"\n'))
+    verdicts = {
+        stress["name"]: {arm: outcome["verdict"] for arm, outcome in stress["outcomes"].items()}
+        for stress in command.report["stresses"]
+    }
+    assert verdicts == {
+        "database slow": {"bare": "failed", "protected": "degraded"},
+        "reports rush": {"bare": "failed", "protected": "survived"},
+    }, command.stdout
+    assert status == 0, command.stderr
+    acted = command.outcomes("database slow")["protected"]["acted"]
+    assert any(each["part"] == "circuit_breaker" and each["counts"].get("opened") for each in acted)
     assert command.left_behind == {}
 
 
