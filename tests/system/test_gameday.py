@@ -275,12 +275,13 @@ DAYS_AT_A_TIME = 4
 
 def ended(file: Path, *arguments: str) -> tuple[int, Command]:
     """Run one to its end; one whose load generator lagged says nothing of verdicts and is run again."""
-    for _ in range(3):
+    left = 3
+    while True:
         with started(file, *arguments) as command:
             status = command.wait()
-        if not command.lagged:
-            break
-    return status, command
+        left -= 1
+        if not left or not command.lagged:
+            return status, command
 
 
 @pytest.fixture(scope="module")
@@ -1018,7 +1019,7 @@ def test_nginx_and_postgresql(days: Days) -> None:
 
 @pytest.mark.skipif(shutil.which("initdb") is None and not POSTGRES, reason="PostgreSQL is not installed")
 def test_the_postgresql_example(write: Write) -> None:
-    """A slow database and a rush of reports fail customers; protected, they get a no at once, or notice nothing."""
+    """A slow database and a rush of reports fail customers; protected, they get a no at once, or reports alone do."""
     status, command = ended(write(f'experiment = "{EXAMPLES / "postgres" / "gameday.toml"}"\n'))
     verdicts = {
         stress["name"]: {arm: outcome["verdict"] for arm, outcome in stress["outcomes"].items()}
@@ -1026,7 +1027,7 @@ def test_the_postgresql_example(write: Write) -> None:
     }
     assert verdicts == {
         "database slow": {"bare": "failed", "protected": "degraded"},
-        "reports rush": {"bare": "failed", "protected": "survived"},
+        "reports rush": {"bare": "failed", "protected": "degraded"},
     }, command.stdout
     assert status == 0, command.stderr
     acted = command.outcomes("database slow")["protected"]["acted"]
