@@ -752,7 +752,7 @@ def test_the_matrix_has_places_and_kinds(tmp_path: Path) -> None:
     assert [number for number, _ in found.rows["edge payments"]["latency"]] == [2, 3]
     said = " ".join(written(gameday(*stresses), tmp_path).text.split())
     assert "What survives what" in said
-    assert "✗ failed bare: again" in said
+    assert "✗ failed bare: again," in said
     table = printed(gameday(*stresses))
     assert re.search(r"edge payments  +F D; F S", table)
     assert "What survives what" not in printed(gameday(*stresses), width=50)
