@@ -47,12 +47,12 @@ def run(options: argparse.Namespace) -> int:
             progress.close()
         found = as_json(expedition)
         (out / "explore.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
-        write_exploration(expedition, out / "explore.html")
         if options.json:
             print(json.dumps(found, indent=2))
         else:
             print_exploration(expedition, PatientConsole())
             print(f"Report: {out / 'explore.html'}")
+        write_exploration(expedition, out / "explore.html")
     if interrupted_by:
         print("hormesis: interrupted; every fault is undone and every process is stopped", file=sys.stderr)
         return 128 + interrupted_by
