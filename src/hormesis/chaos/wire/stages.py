@@ -158,6 +158,7 @@ class _Late(Stage):
         super().__init__(name, fault, seed, now)
         self.lucks: deque[float] = deque()
         self._left = -math.inf
+        self._read(fault)
 
     def put(self, chunk: Chunk) -> None:
         super().put(chunk)
@@ -169,8 +170,7 @@ class _Late(Stage):
             return _NEVER
         first, delay = self.queue[0], 0.0
         if self.acts_on(first):
-            jitter = self.lucks[0] * seconds(self.fault.jitter, zero=True)
-            delay = max(0.0, seconds(self.fault.latency, zero=True) + jitter)
+            delay = max(0.0, self._latency + self.lucks[0] * self._jitter)
         return max(first.at + delay, self._left)
 
     def take(self) -> Chunk:
@@ -178,9 +178,16 @@ class _Late(Stage):
         self.lucks.popleft()
         return super().take()._replace(at=self._left)
 
+    def update(self, fault: Any, now: float) -> None:
+        super().update(fault, now)
+        self._read(fault)
+
     def release(self) -> list[Chunk]:
         self.lucks.clear()
         return super().release()
+
+    def _read(self, fault: Latency) -> None:
+        self._latency, self._jitter = seconds(fault.latency, zero=True), seconds(fault.jitter, zero=True)
 
 
 class _Thin(Stage):
@@ -191,10 +198,7 @@ class _Thin(Stage):
     def __init__(self, name: str, fault: Any, seed: str, now: float) -> None:
         super().__init__(name, fault, seed, now)
         self._free = now
-
-    @property
-    def rate(self) -> float:
-        return bytes_per_second(self.fault.bandwidth)
+        self.rate = bytes_per_second(fault.bandwidth)
 
     @property
     def piece(self) -> int:
@@ -221,6 +225,7 @@ class _Thin(Stage):
     def update(self, fault: Any, now: float) -> None:
         super().update(fault, now)
         self._free = now
+        self.rate = bytes_per_second(fault.bandwidth)
 
     def stalled(self, now: float) -> None:
         # Time in which nobody took anything is no credit: a slow line does not catch up in a burst.
