@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from hormesis.loadgen.http1 import Client, Exchange
+from hormesis.loadgen.http1 import UNPROVEN_MAX, Client, Exchange
 from hormesis.loadgen.origin import Origin
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -151,25 +152,88 @@ def test_connections_have_a_limit_and_what_finds_none_waits(serve: Any, ok: Any)
 
 
 def test_a_service_that_stops_is_not_met_with_ever_more_connections(serve: Any, ok: Any) -> None:
-    """Of kept connections, no more than 256 are open that have not answered anything; when they have, more may be."""
+    """Of kept connections, few are open that have not answered anything; before the first answer there is no limit."""
     open_again = asyncio.Event()
 
     async def handle(call: Any) -> bytes:
-        await open_again.wait()
+        if call.target != "/first":
+            await open_again.wait()
         return bytes(ok())
 
     async def main() -> None:
         async with serve(handle) as url:
             ends = Ends()
             client = Client(Origin.of(url), ends, keep_alive=True)
-            for _ in range(400):
+            client.send(Exchange(GET.replace(b"/", b"/first", 1)))
+            await ends.wait(1)
+            for _ in range(200):
                 client.send(Exchange(GET))
-            await asyncio.sleep(0.2)
-            assert client.connections == 256
+            await asyncio.sleep(0.1)
+            assert client.connections == 1 + UNPROVEN_MAX
+            assert client.waited == 200 - client.connections
             open_again.set()
-            await ends.wait(400)
+            await ends.wait(201)
+            client.close()
+            open_again.clear()
+            patient = Client(Origin.of(url), ends, keep_alive=True)
+            for _ in range(200):
+                patient.send(Exchange(GET))
+            await asyncio.sleep(0.1)
+            assert (patient.connections, patient.waited) == (200, 0)
+            patient.close()
+        assert {error for _, error in ends.all} == {""}
+
+    run(main)
+
+
+def test_what_waits_takes_whichever_connection_comes_first() -> None:
+    """One whose first packet was dropped, which is repeated after a second, keeps nobody from another that is free."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, socket.socket() as filler:
+            listening.setblocking(False)
+            ends = Ends()
+            client = Client(Origin.of(f"http://127.0.0.1:{listening.getsockname()[1]}"), ends, keep_alive=True)
+            client.send(Exchange(GET))
+            connection, _ = await loop.sock_accept(listening)
+            filler.setblocking(False)
+            await loop.sock_connect(filler, listening.getsockname())  # nobody accepts it: the queue is full
+            client.send(Exchange(GET))
+            began = loop.time()
+            with connection:
+                for number in (1, 2):
+                    assert await loop.sock_recv(connection, 1000) == GET
+                    await loop.sock_sendall(connection, b"HTTP/1.1 204 Empty\r\n\r\n")
+                    await ends.wait(number)
+                assert loop.time() - began < 0.5
+                assert client.connections == 2
+                client.close()
+        assert [error for _, error in ends.all] == ["", ""]
+
+    run(main)
+
+
+def test_a_limit_holds_for_connections_of_one_request_as_well(serve: Any, ok: Any) -> None:
+    """Each request has a connection of its own, no more than the limit at a time, and all are answered."""
+    ports: list[int] = []
+
+    async def handle(call: Any) -> bytes:
+        ports.append(call.writer.get_extra_info("peername")[1])
+        await asyncio.sleep(0.01)
+        return bytes(ok())
+
+    async def main() -> None:
+        async with serve(handle) as url:
+            ends = Ends()
+            client = Client(Origin.of(url), ends, keep_alive=False, connections_max=2)
+            for _ in range(7):
+                client.send(Exchange(GET))
+            assert (client.connections, client.waited) == (2, 5)
+            await ends.wait(7)
             client.close()
         assert {error for _, error in ends.all} == {""}
+        assert len(set(ports)) == 7
 
     run(main)
 

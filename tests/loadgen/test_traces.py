@@ -54,6 +54,8 @@ def test_each_form_is_read(tmp_path: Path, text: str, offsets: list[float], name
         ('{"offset": 1}\n[]\n', "line 2 is"),
         (LOG + "garbage\n", "line 5 is 'garbage'"),
         ("x" * 500, "line 1 is 'xxx"),
+        ("0\n1795805237000\n", "takes 1.79581e"),
+        ("-1e308\n1e308\n", "takes inf s; up to 604,800 are replayed"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, text: str, message: str) -> None:

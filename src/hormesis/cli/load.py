@@ -206,6 +206,8 @@ def _print(summary: Summary, findings: Sequence[Finding]) -> None:
     if not math.isnan(result.lag_p99):
         lags = {"p50": result.lag_p50, "p99": result.lag_p99, "max": result.lag_max}
         print(f"send lag: {', '.join(f'{name} {format_seconds(lag)}' for name, lag in lags.items())}")
+    if result.waited:
+        print(f"{result.waited:,} requests waited for a connection, which is part of their latency")
     width = max((len(finding.text) for finding in findings), default=0)
     for finding in findings:
         print(f"{finding.text.ljust(width)}  {'held  ' if finding.held else 'MISSED'}  {finding.found}")
@@ -216,5 +218,6 @@ def _print(summary: Summary, findings: Sequence[Finding]) -> None:
 def _row(name: str, numbers: Numbers) -> list[str]:
     if not numbers.requests:
         return [name, "0", *("-" for _ in range(3 + len(QUANTILES)))]
-    counts = [f"{numbers.requests:,}", f"{numbers.rate:,.1f}", f"{numbers.throughput:,.1f}", f"{numbers.success:.4f}"]
+    rates = ["-" if math.isnan(rate) else f"{rate:,.1f}" for rate in (numbers.rate, numbers.throughput)]
+    counts = [f"{numbers.requests:,}", *rates, f"{numbers.success:.4f}"]
     return [name, *counts, *(format_seconds(numbers.quantile(q)) for q in QUANTILES.values())]

@@ -20,6 +20,7 @@ from hormesis.errors import ConfigurationError
 from hormesis.gameday.load import Bursts, Client, Load, RequestTable, RetryTable, streams
 from hormesis.loadgen import ArrivalProcess, LoadSpec, Segment, Stream, Users
 from hormesis.loadgen.origin import Origin
+from hormesis.loadgen.run import authority
 from hormesis.loadgen.traces import read_trace
 from hormesis.tables import Settings, in_file, read, read_toml
 from hormesis.units import Duration, Rate, seconds
@@ -31,6 +32,9 @@ IN_FLIGHT_MAX = 20_000
 
 GRACE_MAX = 10.0
 """Seconds that answers may still come in after the last request at most; less if nobody has such patience."""
+
+_LENGTH = 30.0
+"""Seconds that requests are sent, if nothing is said."""
 
 _STEP = re.compile(r"\s*(?P<rate>[^.:]+(?:\.\d[^.:]*)?)(?:\.\.(?P<to>[^:]+))?:(?P<for>[^:]+)")
 _PAUSES = re.compile(r"([^/]+)/([^/]+)")
@@ -66,7 +70,7 @@ class LoadTable(Settings):
         url: Where the paths of the requests go on from.
         to: In a game day's file, a process of its system; a URL is one here as well.
         request, client, headers, retry, timeout, arrivals, degraded_header: As in a game day.
-        for_: How long requests are sent.
+        for_: How long requests are sent (30 s).
         rate: Arrivals a second of the requests that are nobody's in particular.
         bursts: They come for a while, then none, and so on.
         steps: Stretches with a rate each, in place of `rate` and `for`.
@@ -85,7 +89,7 @@ class LoadTable(Settings):
     request: Sequence[RequestTable]
     url: str | None = None
     to: str | None = None
-    for_: Duration = 30.0
+    for_: Duration | None = None
     rate: Rate | None = None
     client: Mapping[str, Client] = dataclasses.field(default_factory=dict)
     arrivals: ArrivalProcess = "poisson"
@@ -107,7 +111,7 @@ class LoadTable(Settings):
     assert_: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        seconds(self.for_, "for")
+        seconds(self._length, "for")
         seconds(self.timeout, "timeout")
         seconds(self.lag_max, "lag_max")
         shapes = [name for name in ("rate", "steps", "trace", "users") if getattr(self, name) not in (None, (), [])]
@@ -119,9 +123,17 @@ class LoadTable(Settings):
             raise ConfigurationError(f"client beside {shapes[0]}: its requests have a rate", "client")
         if seconds(self.think, "think", zero=True) and self.users is None:
             raise ConfigurationError.bad_value("think", self.think, "users, who think")
+        if shapes and shapes[0] in ("steps", "trace") and self.for_ is not None:
+            raise ConfigurationError(f"for beside {shapes[0]}, which say themselves how long they last", "for")
+        if self.speed != 1 and self.trace is None:
+            raise ConfigurationError.bad_value("speed", self.speed, "a trace, which is replayed faster or slower")
         if self.bursts is not None and self.rate is None:
             raise ConfigurationError("bursts takes a rate", "bursts")
         self.load()
+
+    @property
+    def _length(self) -> Duration:
+        return _LENGTH if self.for_ is None else self.for_
 
     def load(self) -> Load:
         """Return the callers and their requests, as a game day has them."""
@@ -178,9 +190,9 @@ class LoadTable(Settings):
         if self.trace is not None:
             return {"trace": read_trace(self.trace, speed=self.speed)}
         if self.users is not None:
-            return {"users": Users(self.users, self.for_, think=self.think)}
+            return {"users": Users(self.users, self._length, think=self.think)}
         if not self.steps:
-            return {"streams": streams(load, (seconds(self.for_),))}
+            return {"streams": streams(load, (seconds(self._length),))}
         segments = [step.segment() for step in self.steps]
         anybodys = [request.name for request in self.request if request.client is None]
         own = streams(load, (sum(segment.length for segment in segments),))
@@ -199,7 +211,7 @@ def table_of(options: argparse.Namespace, **own: Any) -> tuple[LoadTable, str | 
         "arrivals": options.arrivals,
         "connections": options.connections,
         "keep_alive": False if options.new_connections else None,
-        "verify": False if options.insecure else options.ca,
+        "verify": False if options.insecure else _authority(options.ca),
         "seed": options.seed,
         **own,
     }
@@ -215,6 +227,13 @@ def table_of(options: argparse.Namespace, **own: Any) -> tuple[LoadTable, str | 
             raise ConfigurationError(f"{flag}: a URL takes it; in a file a request says it itself", flag)
     table = _from_file(options.target, changes)
     return dataclasses.replace(table, headers={**table.headers, **headers}), options.url
+
+
+def _authority(file: str | None) -> str | None:
+    """Return the file with an authority if it can be used."""
+    if file is not None:
+        authority(file, "--ca")
+    return file
 
 
 def _quick(options: argparse.Namespace, changes: Mapping[str, Any], headers: Mapping[str, str]) -> LoadTable:
@@ -252,6 +271,8 @@ def _from_file(path: str, changes: Mapping[str, Any]) -> LoadTable:
     if {"rate", "steps", "trace", "users"} & set(changes):
         for name in ("rate", "steps", "trace", "users", "bursts", "think", "speed"):
             table.pop(name, None)
+        if {"steps", "trace"} & set(changes):
+            table.pop("for", None)
     try:
         return read(
             LoadTable, table | {name.rstrip("_"): _in_file_words(each) for name, each in changes.items()}, "load"

@@ -37,7 +37,7 @@ def add_load(parser: argparse.ArgumentParser) -> None:
     )
     result = parser.add_argument_group("what is said of it")
     result.add_argument(
-        "--assert", dest="asserts", action="append", default=[], metavar="'P99 < 250ms'", help="must hold; repeatable"
+        "--assert", dest="asserts", action="append", default=[], metavar="'p99 < 250ms'", help="must hold; repeatable"
     )
     result.add_argument(
         "--lag-max", type=_quantity, metavar="DURATION", help="send lag (p99) beyond which the run is invalid (50ms)"

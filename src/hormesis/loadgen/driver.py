@@ -59,6 +59,8 @@ class RunResult:
             nothing was sent).
         lag_p99: Its 99th percentile.
         lag_max: Its maximum.
+        waited: Requests that were kept back because as many connections were open as may be; that is part of their
+            latency.
         wrong: By the name of a request, what was wrong with the first answer that did not hold what it should.
     """
 
@@ -70,6 +72,7 @@ class RunResult:
     lag_p50: float
     lag_p99: float
     lag_max: float
+    waited: int = 0
     wrong: Mapping[str, str] = field(default_factory=dict)
 
     @property

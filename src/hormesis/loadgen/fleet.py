@@ -93,6 +93,7 @@ def _merged(results: list[RunResult]) -> RunResult:
         first,
         cancelled=any(result.cancelled for result in results),
         dropped=sum(result.dropped for result in results),
+        waited=sum(result.waited for result in results),
         lag_p50=lag(0.5),
         lag_p99=lag(0.99),
         lag_max=lag(1.0),

@@ -29,7 +29,7 @@ try:
 except ImportError as missing:
     raise MissingExtraError("hormesis.loadgen.http1", "gameday") from missing
 
-__all__ = ["CLIENT_FULL", "Client", "Exchange", "kind_of"]
+__all__ = ["CLIENT_FULL", "UNPROVEN_MAX", "Client", "Exchange", "kind_of"]
 
 CLIENT_FULL = "client full"
 """The error of what this machine, not the service, had no room for."""
@@ -37,7 +37,7 @@ CLIENT_FULL = "client full"
 IDLE_MAX = 1.0
 """Seconds that an idle connection is kept: less than servers keep it, so that none is used while they close it."""
 
-_UNPROVEN_MAX = 256
+UNPROVEN_MAX = 64
 """Kept connections that have not answered anything yet at most, unless as many have. A service that stops for a while
 would otherwise find a new connection from each caller of that time, and what it costs to accept them all be counted as
 its latency, where callers who share connections would just have waited."""
@@ -85,14 +85,23 @@ class Exchange:
 class Client:
     """Sends exchanges to one origin, each on a connection that is its own for as long as it lasts.
 
+    Where connections are kept, an exchange that finds none idle waits for whichever comes first: the one that is opened
+    because of it, or another that becomes free. (A service that stopped for two seconds may have dropped the first
+    packet of a connection, which is repeated after one second, and after two more; its caller need not wait so long.)
+    Where they are not, a connection is opened for one exchange and for no other.
+
     Args:
         origin: Where to.
         ended: Called with each exchange when it has ended by itself, and the error: empty if the answer is complete.
         keep_alive: Whether connections are used again.
         connections_max: Connections at most; what finds none waits for one. None is no limit to those that are proven:
-            of kept ones, as many again as have answered something may be open, and 256 at least.
+            of kept ones, as many again as have answered something may be open, and 64 at least. Until there has been an
+            answer there is no limit.
         headers: Names of the answers' headers to keep, in small letters.
         tls: How to make TLS connections; None verifies the server by this machine's authorities.
+
+    Attributes:
+        waited: Exchanges that were kept back since there were as many connections as there may be.
     """
 
     def __init__(
@@ -115,10 +124,12 @@ class Client:
         self._idle: dict[_Connection, float] = {}  # since when; the last one is the last that became idle
         self._waiting: deque[Exchange] = deque()
         self._open: set[_Connection] = set()
+        self._connecting: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._addresses: list[str] = []
         self._resolving: asyncio.Task[list[str]] | None = None
-        self._connecting: set[asyncio.Task[None]] = set()
         self._proven = 0
+        self._answered = False
+        self.waited = 0
 
     @property
     def connections(self) -> int:
@@ -138,18 +149,27 @@ class Client:
             elif connection.usable:
                 connection.send(exchange)
                 return
-        if self._may_open():
-            exchange._at = task = self._loop.create_task(self._connect(exchange))
-            self._connecting.add(task)
-            task.add_done_callback(self._tried)
-        else:
+        may_open = self._may_open()
+        self.waited += not may_open
+        if self.keep_alive or not may_open:
             self._waiting.append(exchange)
+        if may_open:
+            self._begin(None if self.keep_alive else exchange)
 
     def _may_open(self) -> bool:
         connections = self.connections
         if self._connections_max is not None and connections >= self._connections_max:
             return False
-        return not self.keep_alive or connections - self._proven < max(_UNPROVEN_MAX, self._proven)
+        unlimited = not self.keep_alive or not self._answered
+        return unlimited or connections - self._proven < max(UNPROVEN_MAX, self._proven)
+
+    def _begin(self, exchange: Exchange | None) -> None:
+        """Begin to connect, for one exchange or for whichever waits then."""
+        task = self._loop.create_task(self._connect(exchange))
+        if exchange is not None:
+            exchange._at = task
+        self._connecting[task] = None
+        task.add_done_callback(self._tried)
 
     def abandon(self, exchange: Exchange) -> None:
         """Forget an exchange that has not ended; its `ended` is not called."""
@@ -161,6 +181,9 @@ class Client:
         else:
             # Nearly always it is the one that has waited longest.
             self._waiting.remove(exchange)
+            if len(self._connecting) > len(self._waiting):
+                # It would go on repeating itself, ever more seldom, and keep others from being begun.
+                next(iter(self._connecting)).cancel()
 
     def close(self) -> None:
         """Close every connection at once; exchanges under way are forgotten."""
@@ -174,12 +197,16 @@ class Client:
     def free(self, connection: _Connection) -> None:
         """Take back a connection whose answer is complete."""
         if not connection.proven:
-            connection.proven = True
+            connection.proven = self._answered = True
             self._proven += 1
             self._next()
+        self._use(connection)
+
+    def _use(self, connection: _Connection) -> None:
+        """Give a connection to who has waited longest, or keep it."""
         if self._waiting:
             connection.send(self._waiting.popleft())
-        else:
+        elif connection.usable:
             self._idle[connection] = monotonic()
 
     def lost(self, connection: _Connection) -> None:
@@ -190,27 +217,36 @@ class Client:
         self._next()
 
     def _next(self) -> None:
-        """Let one that waits have a connection of its own, if there may be another one."""
-        if self._waiting and self._may_open():
-            self.send(self._waiting.popleft())
+        """Begin another connection, if there are more who wait for one, and if there may be another."""
+        begun = len(self._connecting) if self.keep_alive else 0
+        if len(self._waiting) > begun and self._may_open():
+            self._begin(None if self.keep_alive else self._waiting.popleft())
 
     def _tried(self, task: asyncio.Task[None]) -> None:
-        self._connecting.discard(task)
+        self._connecting.pop(task, None)
         self._next()
 
-    async def _connect(self, exchange: Exchange) -> None:
+    async def _connect(self, exchange: Exchange | None) -> None:
         connection = _Connection(self)
         try:
             await self._reach(connection)
         except OSError as failure:
-            exchange._at = None
-            self.ended(exchange, kind_of(failure))
+            if exchange is None and self._waiting:
+                exchange = self._waiting.popleft()
+            if exchange is not None:
+                exchange._at = None
+                self.ended(exchange, kind_of(failure))
         except asyncio.CancelledError:
             connection.abandon()
             raise
         else:
-            self._open.add(connection)
-            connection.send(exchange)
+            self._connecting.pop(cast("asyncio.Task[None]", asyncio.current_task()))
+            if connection.usable:  # it may have been closed already
+                self._open.add(connection)
+            if exchange is None:
+                self._use(connection)
+            else:
+                connection.send(exchange)
 
     async def _reach(self, connection: _Connection) -> None:
         """Connect to the first address that takes it, and begin with that one the next time."""

@@ -33,7 +33,7 @@ from hormesis.loadgen.schedule import ARRIVALS_MAX, Users
 from hormesis.loadgen.template import Template
 from hormesis.units import seconds
 
-__all__ = ["Report", "Run", "tls_of"]
+__all__ = ["Report", "Run", "authority", "tls_of"]
 
 _REPORT_EVERY = 0.25
 _LEAD = 0.05
@@ -284,6 +284,7 @@ class Run:
             "lag_p99": _quantile(lags, 0.99),
             "lag_max": _quantile(lags, 1.0),
             "dropped": self._dropped,
+            "waited": self._client.waited,
             "cancelled": cancelled,
             "wrong": self._wrong,
         }
@@ -403,11 +404,21 @@ def tls_of(spec: LoadSpec) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
+    return authority(spec.verify, "verify")
+
+
+def authority(file: str, key: str) -> ssl.SSLContext:
+    """Return what trusts the certificates that the authority in a file has signed.
+
+    Raises:
+        ConfigurationError: The file can't be read, or holds none.
+    """
     try:
-        return ssl.create_default_context(cafile=spec.verify)
+        return ssl.create_default_context(cafile=file)
     except OSError as error:
-        accepted = f"a file with certificates ({error.strerror or error})"
-        raise ConfigurationError.bad_value("verify", spec.verify, accepted) from None
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        accepted = f"a file with certificates ({reason or error})"
+        raise ConfigurationError.bad_value(key, file, accepted) from None
 
 
 def _quantile(values: list[float], q: float) -> float:

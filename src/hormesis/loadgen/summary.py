@@ -136,6 +136,7 @@ class Summary:
             "generator": {
                 "lag": {name: _plain(getattr(result, f"lag_{name}")) for name in ("p50", "p99", "max")},
                 "dropped": result.dropped,
+                "waited": result.waited,
                 "processes": self.spec.share[1],
             },
             "total": self.total.to_table(),

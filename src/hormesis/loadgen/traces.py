@@ -38,6 +38,8 @@ _MOMENTS = ("offset", "time", "at", "timestamp")
 _NAMES = ("request", "name")
 _LOGGED = re.compile(r"^\S+ .*?\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]")
 _SHOWN_MAX = 60
+_SPAN_MAX = 7 * 86_400
+"""Seconds that a trace may take; a longer one was most likely recorded in other units."""
 
 
 def read_trace(path: str | os.PathLike[str], *, speed: float = 1.0) -> Trace:
@@ -48,7 +50,8 @@ def read_trace(path: str | os.PathLike[str], *, speed: float = 1.0) -> Trace:
         speed: How many times as fast as it was recorded it is to be replayed.
 
     Raises:
-        ConfigurationError: The file can't be read, holds no arrivals or too many, or a line that is none.
+        ConfigurationError: The file can't be read, holds no arrivals or too many, takes longer than a week, or has a
+            line that is none.
     """
     if isinstance(speed, bool) or not 0 < speed < math.inf:
         raise ConfigurationError.bad_value("speed", speed, "a number above 0")
@@ -66,7 +69,11 @@ def read_trace(path: str | os.PathLike[str], *, speed: float = 1.0) -> Trace:
     if 0 < len(named) < len(rows):
         nameless = len(rows) - len(named)
         raise ConfigurationError(f"{path}: {nameless} of {len(rows)} arrivals name no request; all of them do, or none")
-    first = rows[0][0]
+    first, span = rows[0][0], (rows[-1][0] - rows[0][0]) / speed
+    if not span <= _SPAN_MAX:
+        raise ConfigurationError(
+            f"{path}: takes {span:,.6g} s; up to {_SPAN_MAX:,} are replayed (its times are read as seconds)"
+        )
     return Trace([round((moment - first) / speed, 6) for moment, _ in rows], named)
 
 
