@@ -123,6 +123,22 @@ def test_a_service_without_a_shedder_gets_one(tmp_path: Path) -> None:
     ]
 
 
+def test_a_shedder_that_turned_requests_away_is_tuned_first(tmp_path: Path) -> None:
+    """Where it did not act, it comes after the parts of policies."""
+    path = tmp_path / "policies.toml"
+    shedder = 'load_shedder = { objective = "400ms", limit_min = 12 }'
+    path.write_text(f'[service]\nname = "shop"\n{shedder}\n\n' + TEXT)
+    found = changes(PolicyFile(path), "stock", "shop")
+    tuned = [
+        "service: load shedder for answers within 800ms instead of 400ms",
+        "service: load shedder that always lets in 18 instead of 12",
+    ]
+    assert list(found)[:2] == tuned
+    assert lines(found[tuned[1]]) == [f"-{shedder}", "+" + shedder.replace("12", "18")]
+    assert lines(found["service: no load shedder"]) == [f"-{shedder}"]
+    assert next(iter(changes(PolicyFile(path), "stock"))) not in tuned
+
+
 def test_bad_files(tmp_path: Path) -> None:
     """A policy file that can't be meant is named."""
     path = tmp_path / "policies.toml"

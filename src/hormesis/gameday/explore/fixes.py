@@ -99,7 +99,8 @@ class PolicyFile:
         """Return what could be changed in these policies, and in the service, the most promising first.
 
         Args:
-            policies: Whose parts; names that the file has not got are passed over.
+            policies: Whose parts, the service's name among them where it acted; names that the file has not got are
+                passed over.
             circumstances: For the settings of new parts.
         """
         tables = _parsed(self.text)
@@ -109,12 +110,14 @@ class PolicyFile:
             if name in tables.get("policy", {})
             for edit in _edits(tables["policy"][name], circumstances)
         ]
-        service = tables.get("service")
-        if service is not None and "load_shedder" not in service:
-            shedder = {"objective": format_seconds(circumstances.patience)}
-            edits.append((("service",), _Edit("load_shedder", shedder, "a load shedder")))
-        # What helps most policies most often comes first for all of them, and taking a part away last.
-        edits.sort(key=lambda each: (each[1].settings is None, _RANKS.index(each[1].part)))
+        if (service := tables.get("service")) is not None:
+            shedding = _load_shedder("load_shedder", service.get("load_shedder"), circumstances)
+            edits += [(("service",), edit) for edit in shedding]
+        acting = service is not None and service.get("name") in policies
+        # What helps most policies most often comes first for all of them, and taking a part away last; before all comes
+        # the shedder that turned requests away.
+        ranks = ["load_shedder", *_PARTS] if acting else [*_PARTS, "load_shedder"]
+        edits.sort(key=lambda each: (each[1].settings is None, ranks.index(each[1].part)))
         made = (self._made(where, edit) for where, edit in edits)
         return [change for change in made if change is not None]
 
@@ -213,6 +216,19 @@ def _fallback(part: str, now: Any, about: Circumstances) -> Iterator[_Edit]:
         yield _Edit(part, settings, "a fallback to older answers (if it is a read)")
 
 
+def _load_shedder(part: str, now: Any, about: Circumstances) -> Iterator[_Edit]:
+    if now is None:
+        yield _Edit(part, {"objective": format_seconds(about.patience)}, "a load shedder")
+        return
+    if "objective" in now:
+        longer, usual = format_seconds(2 * seconds(now["objective"])), format_seconds(seconds(now["objective"]))
+        yield _Edit(part, {**now, "objective": longer}, f"load shedder for answers within {longer} instead of {usual}")
+    if "limit_min" in now:
+        more, usual = 3 * int(now["limit_min"]) // 2, int(now["limit_min"])
+        yield _Edit(part, {**now, "limit_min": more}, f"load shedder that always lets in {more} instead of {usual}")
+    yield _Edit(part, None, "no load shedder")
+
+
 _Edits: TypeAlias = Callable[[str, Any, Circumstances], Iterator[_Edit]]
 _PARTS: Mapping[str, _Edits] = {
     "timeout": _duration,
@@ -223,8 +239,6 @@ _PARTS: Mapping[str, _Edits] = {
     "deadline": _duration,
 }
 """The most promising first."""
-
-_RANKS = (*_PARTS, "load_shedder")
 
 
 def _parsed(text: str) -> Any:

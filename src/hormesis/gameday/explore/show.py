@@ -19,6 +19,7 @@ from hormesis.units import format_seconds
 
 try:
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.syntax import Syntax
     from rich.table import Table
     from rich.text import Text
@@ -28,6 +29,8 @@ except ImportError as error:
 __all__ = ["as_json", "print_exploration"]
 
 _PAIRS_SHOWN = 20
+_WIDE = 1_000
+"""Characters that any table fits into."""
 
 
 def print_exploration(expedition: Expedition, console: Console) -> None:
@@ -43,7 +46,9 @@ def print_exploration(expedition: Expedition, console: Console) -> None:
         console.print(text(f"corpus: {case.name} {case.outcome}"))
     if records:
         console.print()
-        console.print(_matrix(records))
+        matrix = _matrix(records)
+        fits = Measurement.get(console, console.options.update_width(_WIDE), matrix).maximum <= console.width
+        console.print(matrix if fits else _by_place(records))
         console.print(text(", ".join(f"{count} {what}" for what, count in _counted(records)), "dim"))
     _print_pairs(records, console)
     for number, finding in enumerate(hunt.findings):
@@ -86,20 +91,44 @@ def _counted(records: list[Record]) -> Iterator[tuple[str, int]]:
 
 def _matrix(records: list[Record]) -> Table:
     """Return the single faults: a row for each place, a column for each kind."""
-    singles = {record.injections[0].signature: record for record in records if len(record.injections) == 1}
-    places = dict.fromkeys(target for target, _ in singles)
+    singles = _singles(records)
     kinds = list(dict.fromkeys(kind for _, kind in singles))
-    table = Table("", *(kind.replace("_", " ") for kind in kinds), box=None, pad_edge=False, header_style="bold")
-    for place in places:
+    table = Table("", *map(_words, kinds), box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = True
+    for place in dict.fromkeys(target for target, _ in singles):
         table.add_row(text(place), *(_cell(singles.get((place, kind))) for kind in kinds))
     return table
+
+
+def _by_place(records: list[Record]) -> Table:
+    """Return the single faults for a narrow terminal: a row for each place, the kinds by what became of them."""
+    singles = _singles(records)
+    table = Table.grid(padding=(0, 2))
+    for place in dict.fromkeys(target for target, _ in singles):
+        for number, fate in enumerate(dict.fromkeys(r.fate for (at, _), r in singles.items() if at == place)):
+            kinds = [_words(kind) for (at, kind), r in singles.items() if (at, r.fate) == (place, fate)]
+            table.add_row(text(place if not number else ""), text(fate.value, _style(fate)), text(", ".join(kinds)))
+    return table
+
+
+def _singles(records: list[Record]) -> dict[tuple[str, str], Record]:
+    singles = {record.injections[0].signature: record for record in records if len(record.injections) == 1}
+    return dict(sorted(singles.items(), key=lambda each: each[0][0]))  # edges before processes
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _style(fate: Fate) -> str:
+    return STYLES[Verdict(fate.value)] if fate.tried else "dim"
 
 
 def _cell(record: Record | None) -> Text:
     if record is None:
         return Text("")
-    style = STYLES[Verdict(record.fate.value)] if record.fate.tried else "dim"
-    return text(record.fate.value, style)
+    return text(record.fate.value, _style(record.fate))
 
 
 def _print_pairs(records: list[Record], console: Console) -> None:
@@ -107,9 +136,10 @@ def _print_pairs(records: list[Record], console: Console) -> None:
     told = [r for r in records if len(r.injections) == 2 and r.fate in (Fate.FOUND, Fate.INCONCLUSIVE)]
     for record in told[:_PAIRS_SHOWN]:
         what = " + ".join(map(str, record.injections))
-        style = STYLES[Verdict(record.fate.value)]
         because = f" (tried because {record.suspected})" if record.suspected else ""
-        console.print(Text.assemble(text(f"{what}: "), text(record.fate.value, style), text(because, "dim")))
+        console.print(
+            Text.assemble(text(f"{what}: "), text(record.fate.value, _style(record.fate)), text(because, "dim"))
+        )
     if len(told) > _PAIRS_SHOWN:
         console.print(text(f"... and {len(told) - _PAIRS_SHOWN} more pairs; --json has all", "dim"))
 
