@@ -248,7 +248,7 @@ class Request:
             connection.request(self.method, target, self.body.encode() or None, dict(self.headers))
             status = connection.getresponse().status
         except (OSError, client.HTTPException) as error:
-            raise NotUndone(f"{self}: {error or type(error).__name__}") from None
+            raise NotUndone(f"{self}: {str(error) or type(error).__name__}") from None
         finally:
             connection.close()
         if status != 404 and not 200 <= status < 300:

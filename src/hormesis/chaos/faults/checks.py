@@ -6,7 +6,7 @@ from typing import TypeGuard
 
 from hormesis.errors import ConfigurationError
 
-__all__ = ["check_choice", "check_share", "check_true", "is_number"]
+__all__ = ["check_choice", "check_share", "check_true", "is_number", "is_whole"]
 
 
 def check_share(share: object) -> None:
@@ -30,3 +30,8 @@ def check_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a number; a bool is none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)

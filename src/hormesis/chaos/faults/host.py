@@ -9,7 +9,7 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from typing import TypeAlias
 
-from hormesis.chaos.faults.checks import check_true, is_number
+from hormesis.chaos.faults.checks import check_true, is_number, is_whole
 from hormesis.chaos.faults.process import format_bytes
 from hormesis.errors import ConfigurationError
 from hormesis.units import Size, bytes_of
@@ -36,7 +36,7 @@ class CpuBurn:
     load: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.cpu, bool) or not isinstance(self.cpu, int) or not 0 < self.cpu <= _WORKERS_MAX:
+        if not is_whole(self.cpu) or not 0 < self.cpu <= _WORKERS_MAX:
             accepted = f"a number of workers from 1 to {_WORKERS_MAX}; this machine has {os.cpu_count()} processors"
             raise ConfigurationError.bad_value("cpu", self.cpu, accepted)
         if not is_number(self.load) or not 0.01 <= self.load <= 1:

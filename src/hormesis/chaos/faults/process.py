@@ -12,7 +12,7 @@ import signal
 from dataclasses import KW_ONLY, dataclass
 from typing import TypeAlias
 
-from hormesis.chaos.faults.checks import check_true, is_number
+from hormesis.chaos.faults.checks import check_true, is_number, is_whole
 from hormesis.chaos.faults.inside import Inject
 from hormesis.errors import ConfigurationError
 from hormesis.units import ByteRate, Duration, Size, bytes_of, bytes_per_second, format_seconds, seconds
@@ -147,7 +147,7 @@ class FilesLeft:
 
     def __post_init__(self) -> None:
         left = self.files_left
-        if isinstance(left, bool) or not isinstance(left, int) or not 0 <= left <= _FILES_MAX:
+        if not is_whole(left) or not 0 <= left <= _FILES_MAX:
             raise ConfigurationError.bad_value("files_left", left, f"a whole number from 0 to {_FILES_MAX:,}")
 
     def __str__(self) -> str:
@@ -201,7 +201,8 @@ class Clock:
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        match = _CLOCK.fullmatch(self.clock) if isinstance(self.clock, str) else None
+        clock: object = self.clock
+        match = _CLOCK.fullmatch(clock) if isinstance(clock, str) else None
         accepted = "a duration with its sign, like '+1h' or '-30s'"
         if match is None:
             raise ConfigurationError.bad_value("clock", self.clock, accepted)
