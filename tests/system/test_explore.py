@@ -6,16 +6,21 @@ pair, which no single fault shows: the first source and the second gone at the s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hormesis.cli import main
 
 pytestmark = pytest.mark.system
 
@@ -107,9 +112,9 @@ GAMEDAY = """
 title = "Planted"
 seed = 3
 [run]
-calm = "500ms"
-dose = "1s"
-recovery = "600ms"
+calm = "400ms"
+dose = "800ms"
+recovery = "500ms"
 detection = "200ms"
 recover_within = "300ms"
 [system.process.front]
@@ -136,7 +141,7 @@ to = "three"
 env = { EXTRA_URL = "http://{host}:{port}" }
 [load]
 to = "front"
-rate = "60/s"
+rate = "80/s"
 timeout = "2s"
 [[load.request]]
 name = "page"
@@ -152,12 +157,11 @@ fault = { black_hole = true }
 """
 
 
-@pytest.fixture
-def planted(tmp_path: Path) -> Path:
-    """The folder of the system."""
+def planted(folder: Path) -> Path:
+    """Write the system into a folder."""
     for name, text in (("node.py", NODE), ("policies.toml", POLICIES), ("gameday.toml", GAMEDAY)):
-        (tmp_path / name).write_text(text)
-    return tmp_path
+        (folder / name).write_text(text)
+    return folder
 
 
 def hormesis(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -172,71 +176,42 @@ def hormesis(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def explored(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """Explore, and return the exit status and what was found."""
-    with hormesis(folder, "explore", "gameday.toml", "--json", *arguments) as process:
-        out, errors = process.communicate(timeout=PATIENCE)
-    assert out, errors
-    return process.returncode, json.loads(out)
+@dataclass(frozen=True)
+class Exploring:
+    """An exploration under way."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+
+    def found(self) -> tuple[int, dict[str, Any]]:
+        """Wait for its end; returns the exit status and what was found."""
+        out, errors = self.process.communicate(timeout=PATIENCE)
+        assert out, errors
+        return self.process.returncode, json.loads(out)
+
+
+EXPLORATIONS = {
+    "pair": ["--only", "edge first", "--only", "edge second", "--kind", "black_hole", "--within", "16s"],
+    "timeout": ["--only", "edge extra", "--kind", "latency", "--singles", "--within", "25s"],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def explorations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Exploring]]:
+    """Explorations that take long, each of a system of its own: they begin at once, and go on beside each other."""
+    with contextlib.ExitStack() as stack:
+        started = {}
+        for name, arguments in EXPLORATIONS.items():
+            folder = planted(tmp_path_factory.mktemp(name))
+            process = hormesis(folder, "explore", "gameday.toml", "--json", "--corpus", "corpus", *arguments)
+            stack.enter_context(process)
+            stack.callback(process.terminate)
+            started[name] = Exploring(folder, process)
+        yield started
 
 
 def faults(finding: dict[str, Any]) -> set[tuple[str, str]]:
     return {(each["target"], each["kind"]) for each in finding["faults"]}
-
-
-def test_the_planted_pair_is_found_and_kept(planted: Path) -> None:
-    """The pair is found, none of what is harmless is, and the corpus knows it the next time."""
-    places = ["--only", "edge first", "--only", "edge second"]
-    arguments = [*places, "--kind", "black_hole", "--kind", "refuse", "--within", "16s", "--corpus", "corpus"]
-    status, found = explored(planted, *arguments)
-    assert status == 1
-    assert found["findings"], found
-    for finding in found["findings"]:
-        assert {target for target, _ in faults(finding)} == {"edge first", "edge second"}
-    assert sum(found["counts"][fate] for fate in FATES) == len(found["explored"]) == 4 + 6
-    single = {each["faults"][0]["target"]: each["why"] for each in found["explored"] if len(each["faults"]) == 1}
-    assert single["edge second"] == "nothing passes there"
-
-    case = Path(found["findings"][0]["case"])
-    with hormesis(planted, "gameday", str(case), "--json") as replay:
-        out, errors = replay.communicate(timeout=PATIENCE)
-    assert replay.returncode == 1, errors
-    assert [each["outcomes"]["system"]["verdict"] for each in json.loads(out)["stresses"]] == ["failed"]
-
-
-def test_the_missing_timeout_is_named(planted: Path) -> None:
-    """What is found is made mild, a timeout is named for it, and with the proposed diff it holds."""
-    arguments = ["--only", "edge extra", "--kind", "latency", "--within", "34s", "--corpus", "corpus", "--singles"]
-    status, found = explored(planted, *arguments)
-    assert status == 1, found["explored"]
-    (finding,) = found["findings"]
-    assert faults(finding) == {("edge extra", "latency")}
-    assert finding["named"] == "extra: a timeout of 200ms", finding["changes"]
-    change = next(each for each in finding["changes"] if each["change"] == finding["named"])
-    assert change["effect"] == "contains it"
-    assert change["cost"]["goodput"] <= 0.01
-    assert '\n+timeout = "200ms"' in finding["diff"]
-
-    subprocess.run(["patch", "-p1"], input=finding["diff"], text=True, cwd=planted, check=True, capture_output=True)
-    status, again = explored(planted, *arguments)
-    assert status == 0, again["findings"]
-    assert [each["outcome"] for each in again["corpus"]] == ["holds now"]
-
-
-def test_interrupted(planted: Path) -> None:
-    """Ctrl-C ends it in order, with what was found so far."""
-    with hormesis(planted, "explore", "gameday.toml", "--json", "--within", "60s") as process:
-        assert process.stderr is not None
-        while "exploring" not in process.stderr.readline():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        out, _ = process.communicate(timeout=PATIENCE)
-    assert time.monotonic() - began < 15
-    assert process.returncode == 130
-    found = json.loads(out)
-    assert not found["complete"]
-    assert sum(found["counts"][fate] for fate in FATES) == len(found["explored"])
 
 
 @pytest.mark.parametrize(
@@ -249,13 +224,64 @@ def test_interrupted(planted: Path) -> None:
         (["--policies", "gameday.toml"], "gameday.toml: unknown table 'title'"),
     ],
 )
-def test_bad_input(planted: Path, arguments: list[str], message: str) -> None:
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     """One clear message, before anything is started."""
-    with hormesis(planted, "explore", "gameday.toml", *arguments) as process:
+    folder = planted(tmp_path)
+    files = [str(folder / each) if each.endswith(".toml") else each for each in ["gameday.toml", *arguments]]
+    assert main(["explore", *files, "--out", str(folder / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C ends it in order, with what was found so far."""
+    with hormesis(planted(tmp_path), "explore", "gameday.toml", "--json", "--within", "60s") as process:
+        assert process.stderr is not None
+        while "without a fault" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began < 15
+    assert process.returncode == 130
+    found = json.loads(out)
+    assert not found["complete"]
+    assert sum(found["counts"][fate] for fate in FATES) == len(found["explored"])
+
+
+def test_the_planted_pair_is_found(explorations: dict[str, Exploring]) -> None:
+    """The pair is found and kept, and nothing that is harmless is found; the counts add up."""
+    status, found = explorations["pair"].found()
+    assert status == 1, found
+    (finding,) = found["findings"]
+    assert faults(finding) == {("edge first", "black_hole"), ("edge second", "black_hole")}
+    assert sum(found["counts"][fate] for fate in FATES) == len(found["explored"]) == 2 + 1
+    single = {each["faults"][0]["target"]: each["why"] for each in found["explored"] if len(each["faults"]) == 1}
+    assert single["edge second"] == "nothing passes there"
+    assert (explorations["pair"].folder / finding["case"]).exists()
+
+
+def test_the_missing_timeout_is_named(explorations: dict[str, Exploring]) -> None:
+    """What is found is made mild, a timeout is named for it, and with the proposed diff the game day holds it."""
+    status, found = explorations["timeout"].found()
+    assert status == 1, found
+    (finding,) = found["findings"]
+    assert faults(finding) == {("edge extra", "latency")}
+    assert finding["named"] == "extra: a timeout of 200ms", finding["changes"]
+    change = next(each for each in finding["changes"] if each["change"] == finding["named"])
+    assert change["effect"] == "contains it"
+    assert change["cost"]["goodput"] <= 0.01
+    assert '\n+timeout = "200ms"' in finding["diff"]
+
+    folder = explorations["timeout"].folder
+    subprocess.run(["patch", "-p1"], input=finding["diff"], text=True, cwd=folder, check=True, capture_output=True)
+    arguments = ["gameday.toml", "--corpus", "corpus", "--only", "first gone", "--json"]
+    with hormesis(folder, "gameday", *arguments) as process:
         out, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (2, "")
-    assert message in errors
-    assert errors.count("\n") == 1
+    assert process.returncode == 0, out or errors
+    assert [each["name"] for each in json.loads(out)["stresses"]] == ["corpus 1 - edge extra latency", "first gone"]
 
 
 FATES = ("survived", "degraded", "failed", "inconclusive", "pruned", "left out")
