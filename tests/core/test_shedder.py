@@ -858,8 +858,11 @@ def test_a_permit_may_end_without_a_word_on_how_it_went() -> None:
 
 
 def test_what_is_critical_has_more_patience() -> None:
-    """It may use all of the room that the objective leaves, unless the longest wait was set."""
-    world = World(1)
+    """It may use all of the room that the objective leaves, as all may in a jam; unless the longest wait was set."""
+    world = World(1, max_queued=2)
+    assert world.machine.patience(CRITICAL) == pytest.approx(world.machine.room)
+    assert world.machine.patience(DEFAULT) == pytest.approx(world.machine.room)
+    world.is_overloaded()
     assert world.machine.patience(CRITICAL) == pytest.approx(world.machine.room)
     assert world.machine.patience(DEFAULT) == pytest.approx(world.machine.max_wait)
     assert World(1, max_wait=0.5).machine.patience(CRITICAL) == 0.5

@@ -434,8 +434,11 @@ class ShedderMachine:
         return _OUTSIDE * self.room if self.terms.max_wait is None else self.terms.max_wait
 
     def patience(self, criticality: int) -> float:
-        """Seconds that a request of this class waits at most: what is critical may use all of the room."""
-        if criticality == Criticality.CRITICAL and self.terms.max_wait is None:
+        """Seconds that a request of this class waits at most.
+
+        What is critical may use all of the room; and so may all in a moment's jam, which will pass.
+        """
+        if self.terms.max_wait is None and (criticality == Criticality.CRITICAL or not self.overloaded):
             return self.room
         return self.max_wait
 
@@ -594,7 +597,8 @@ class ShedderMachine:
 
     def _finds_place(self, criticality: int, rank: float) -> bool:
         """Whether there is a place in the queue, or somebody in it who has to make one."""
-        if criticality != Criticality.CRITICAL and self._window_delay > _WORTH_WAITING * self.max_wait:
+        longest = self.patience(criticality)
+        if criticality != Criticality.CRITICAL and self._window_delay > _WORTH_WAITING * longest:
             return False
         if len(self._queue) < self.terms.max_queued:
             return True
