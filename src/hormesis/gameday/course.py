@@ -76,7 +76,9 @@ class Course:
         self.length = self.calm + self.dose + self.recovery
         self.detection, self.recover_within = experiment.allowances(stress)
         self.started = 0.0
-        self.dose_start = self.dose_end = 0.0
+        # Faults come into force, and go, within these: from the beginning of the dosing to its end, and of the undo.
+        self.dosing = self.dose_start = 0.0
+        self.undoing = self.dose_end = 0.0
         self.aborted = ""
         self._abort = asyncio.Event()
         self._watch: Watch | None = None
@@ -111,7 +113,7 @@ class Course:
         try:
             if not await self._calm():
                 # What is unwell before the dose is not to be stressed.
-                self.dose_start = self.dose_end = time.monotonic()
+                self.dosing = self.dose_start = self.undoing = self.dose_end = time.monotonic()
                 self.length = self.dose_end - self.started
                 await self.system.driver.cancel()
                 return
@@ -136,6 +138,7 @@ class Course:
 
     async def _dose(self) -> None:
         end = self.started + self.calm + self.dose
+        self.dosing = time.monotonic()
         try:
             if self.dosed:
                 await self.system.dose(self.stress, within=self.dose + _OVERDUE)
@@ -152,6 +155,7 @@ class Course:
                 await self._looks.at("end")
         finally:
             self._watch = None
+            self.undoing = time.monotonic()
             if self.dosed:
                 await self.system.undo(self.stress)
             self.dose_end = time.monotonic()
@@ -204,7 +208,7 @@ class Course:
 
     async def _follow(self, freeing: Freeing) -> None:
         assert self._recent is not None  # noqa: S101
-        calm = self._recent.share(self.started, self.dose_start)
+        calm = self._recent.share(self.started, self.dosing)
         self._hysteresis = await freeing.follow(self._recent, self.started + self.length, calm)
 
     def _outcome(self, result: RunResult) -> Outcome:
@@ -290,14 +294,18 @@ class Course:
                 yield f"process {name!r} ended by itself {often}, and was restarted"
 
     def _windows(self) -> Iterator[tuple[Phase, Window]]:
-        """The phases as they really were."""
-        dose_start, dose_end = self.dose_start - self.started, self.dose_end - self.started
-        found_out = min(dose_start + self.detection, dose_end)
-        back = min(dose_end + self.recover_within, self.length)
-        yield Phase.CALM, Window(0.0, dose_start)
-        yield Phase.DETECTION, Window(dose_start, found_out)
-        yield Phase.CONTAINED, Window(found_out, dose_end)
-        yield Phase.RECOVERING, Window(dose_end, back)
+        """The phases as they really were.
+
+        What comes while a fault is put into force, or taken back, is neither with it nor without: it belongs to the
+        phase in which a system may find out, or come back, and the time that it has for that counts from there.
+        """
+        dosing, undoing = self.dosing - self.started, self.undoing - self.started
+        found_out = min(self.dose_start - self.started + self.detection, undoing)
+        back = min(self.dose_end - self.started + self.recover_within, self.length)
+        yield Phase.CALM, Window(0.0, dosing)
+        yield Phase.DETECTION, Window(dosing, found_out)
+        yield Phase.CONTAINED, Window(found_out, undoing)
+        yield Phase.RECOVERING, Window(undoing, back)
         yield Phase.RECOVERED, Window(back, self.length)
 
     def _good(self, sample: Sample) -> bool:
@@ -312,5 +320,5 @@ class Course:
 
     def _acted(self) -> list[Acted]:
         now = time.monotonic()
-        found = [summarise(log.process, log.read(), self.dose_start, now) for log in self.system.events]
+        found = [summarise(log.process, log.read(), self.dosing, now) for log in self.system.events]
         return sorted((acted for each in found for acted in each), key=lambda acted: acted.first)
