@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _gameday(options: argparse.Namespace) -> int:
-    _need("gameday", "pydantic", "httptools", "hdrh", "jinja2", "matplotlib", "rich")
+    _need("gameday", "pydantic", "httptools", "hdrh", "jinja2", "rich")
     from hormesis.cli.gameday import run  # noqa: PLC0415  each command loads only what it needs
 
     return run(options)
