@@ -21,9 +21,9 @@ A queue that has just begun is a moment's jam and no overload. Until it has last
 the order in which it came.
 
 **Who is turned away**: who is beyond the ceiling, finds the queue full of its betters, waits too long, or could not be
-answered in its time anyway while places are scarce. While work waits inside for twice as long as there is room for,
-most of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always goes in,
-whatever the limit says.
+answered in its time anyway while places are scarce. When work goes on waiting inside for twice as long as there is room
+for, most of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always goes
+in, whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
 queues, if that is less. It is learned while nothing queues for certain. Half of the room is for the delay inside, which
@@ -111,6 +111,10 @@ _IDLE_LAST = 0.5
 
 _DROP_AT = 2.0
 """The delay inside, as a multiple of the room, from which on most of what comes is turned away."""
+
+_DROP_AFTER = 3
+"""Windows in a row in which it was: one piece of work that blocks an event loop makes everything late for a moment, and
+is no overload."""
 
 _DROPS_EACH = 4
 """One in so many goes in then, besides what is critical."""
@@ -242,6 +246,7 @@ class ShedderMachine:
         "_bound_at",
         "_bound_windows",
         "_dropping",
+        "_late_windows",
         "_latencies",
         "_lock",
         "_look_at",
@@ -286,6 +291,7 @@ class ShedderMachine:
         self._bound_at = -math.inf
         self._bound_windows = 0
         self._dropping = 0
+        self._late_windows = 0
         self._look_at = now
         self._ranks = Ranks()
         self._shares = [FairShares() for _ in range(_CLASSES)]
@@ -459,6 +465,7 @@ class ShedderMachine:
                 tried = window if self.factor == 1.0 else dataclasses.replace(window, limited=False)
                 self._algorithm.update(tried)
                 self._window_delay = window.delay or 0.0
+                self._late_windows = self._late_windows + 1 if self._window_delay > _DROP_AT * self.room else 0
                 self._bound_windows = self._bound_windows + 1 if window.limited else 0
             self._move_limit()
             if self.overloaded and now >= self._look_at:
@@ -538,7 +545,7 @@ class ShedderMachine:
 
         What never waits for anything is never in flight together, and so no limit on that can hold it.
         """
-        if self._window_delay <= _DROP_AT * self.room:
+        if self._late_windows < _DROP_AFTER:
             return False
         self._dropping += 1
         # Some go in all the same, or nobody would find out that it is over.
