@@ -224,8 +224,9 @@ def _load_shedder(part: str, now: Any, about: Circumstances) -> Iterator[_Edit]:
         longer, usual = format_seconds(2 * seconds(now["objective"])), format_seconds(seconds(now["objective"]))
         yield _Edit(part, {**now, "objective": longer}, f"load shedder for answers within {longer} instead of {usual}")
     if "limit_min" in now:
-        more, usual = 3 * int(now["limit_min"]) // 2, int(now["limit_min"])
-        yield _Edit(part, {**now, "limit_min": more}, f"load shedder that always lets in {more} instead of {usual}")
+        least = int(now["limit_min"])
+        more = 3 * least // 2
+        yield _Edit(part, {**now, "limit_min": more}, f"load shedder that always lets in {more} instead of {least}")
     yield _Edit(part, None, "no load shedder")
 
 
