@@ -98,10 +98,10 @@ def test_the_knee_of_a_single_queue_is_found(seed: int) -> None:
 
 def test_intervals_cover_as_often_as_they_say() -> None:
     """Of many searches, the median of what they find lies in nearly all of their intervals."""
-    capacities = [found(Simulated(1, 1 / 200), seed, p99="100ms", resolution=0.1, step="1s") for seed in range(20)]
+    capacities = [found(Simulated(1, 1 / 200), seed, p99="100ms", resolution=0.1, step="1s") for seed in range(12)]
     centre = statistics.median(capacity.knee or 0 for capacity in capacities)
     covered = sum(capacity.low <= centre <= capacity.high for capacity in capacities)
-    assert covered >= 17
+    assert covered >= 10
 
 
 @pytest.mark.parametrize("servers", [4, 16])
@@ -126,7 +126,7 @@ def test_a_service_that_collapses_is_told_from_one_that_saturates() -> None:
 
 def test_wrong_answers_end_it_as_well_as_slow_ones() -> None:
     """A service that is quick and wrong above a rate has its knee there."""
-    capacity = found(Simulated(1, 1e-4, even=True, failing_above=777), p99="1s")
+    capacity = found(Simulated(1, 1e-4, even=True, failing_above=777), p99="100ms")
     assert capacity.knee == pytest.approx(777, rel=0.05)
 
 
@@ -168,6 +168,16 @@ def test_the_time_is_kept(within: str) -> None:
     assert capacity.confidence < 0.96
     assert capacity.knee is not None
     assert capacity.low <= capacity.knee <= capacity.high
+
+
+def test_a_search_that_had_time_for_one_look_does_not_claim_too_much() -> None:
+    """What four servers of 20 ms can do, 200/s, lies in the last interval; a lucky step does not hide it."""
+    for seed in range(20):
+        capacity = found(Simulated(4, 0.02, even=True), seed, p99="200ms", step="3s", within="24s")
+        assert capacity.confidence == 0
+        assert capacity.knee is not None
+        assert capacity.low <= 200 <= capacity.high, seed
+        assert capacity.low <= capacity.knee <= min(capacity.high, 212), seed
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5, 9, 20])

@@ -118,9 +118,9 @@ def test_a_load_is_sent_and_summed_up(hormesis: Hormesis, service: Service, tmp_
     """A table for people with its assertions, a log for plotters; everything holds."""
     log = tmp_path / "hdr.log"
     asserted = ["--assert", "p99 < 2s", "--assert", "success == 1"]
-    done = hormesis("load", f"{service.url}/a?b=1", "--rate", "100/s", "--for", "1s", *asserted, "--hdr", str(log))
+    done = hormesis("load", f"{service.url}/a?b=1", "--rate", "200/s", "--for", "0.5s", *asserted, "--hdr", str(log))
     assert (done.status, done.err) == (0, "")
-    assert "open loop, 1 s" in done.out
+    assert "open loop, 0.5 s" in done.out
     assert "/a?b=1" in done.out
     assert done.out.count("held") == 2
     assert log.read_text().startswith("#[Logged by hormesis load]\n#[Histogram log format version 1.2]\n")
@@ -141,7 +141,7 @@ def test_an_assertion_that_is_missed_is_a_failure(results: Results, service: Ser
 
 def test_a_seed_repeats_a_load(results: Results, service: Service) -> None:
     """The same seed brings the same arrivals, ramps and bursts included, however many generators send them."""
-    shape = ["--step", "50/s..150/s:0.5s", "--step", "0:0.2", "--step", "100:0.3"]
+    shape = ["--step", "100/s..300/s:0.25s", "--step", "0:0.1", "--step", "200:0.15"]
     counts = {
         results("load", service.url, *shape, "--seed", "7", "--processes", processes)["total"]["requests"]
         for processes in ("1", "2")
@@ -152,7 +152,7 @@ def test_a_seed_repeats_a_load(results: Results, service: Service) -> None:
 
 def test_a_closed_loop_is_marked(results: Results, service: Service) -> None:
     """Users wait for their answers, and the results say that this is coordinated."""
-    found = results("load", service.url, "--users", "5", "--think", "50ms", "--for", "1s")
+    found = results("load", service.url, "--users", "5", "--think", "25ms", "--for", "0.5s")
     assert (found["loop"], found["coordinated"]) == ("closed", True)
     assert 40 < found["total"]["requests"] < 140
 
@@ -169,8 +169,8 @@ def test_a_trace_is_replayed(results: Results, service: Service, tmp_path: Path)
 FILE = """
 [load]
 url = "http://127.0.0.1:1"
-rate = "100/s"
-for = "1s"
+rate = "200/s"
+for = "0.5s"
 seed = 3
 assert = ["right.success == 1"]
 
@@ -199,7 +199,7 @@ def test_a_file_has_a_mix(results: Results, service: Service, tmp_path: Path) ->
     assert 1.5 < right["requests"] / wrong["requests"] < 6
     assert wrong["errors"] == {"wrong answer": wrong["requests"]}
     assert "without 'coffee'" in found["wrong"]["wrong"]
-    closed = results("load", str(file), "--url", service.url, "--users", "2", "--think", "0.1", "--for", "0.5")
+    closed = results("load", str(file), "--url", service.url, "--users", "2", "--think", "0.1", "--for", "0.2")
     assert closed["loop"] == "closed"
     assert closed["seed"] == 3
 
@@ -256,13 +256,13 @@ def children_of(pid: int) -> list[int]:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_prints_what_there_is(service: Service, number: int, status: int) -> None:
     """An interrupted load is summed up so far, says that it was, and leaves no process."""
-    arguments = command("load", service.url, "--rate", "50", "--for", "60", "--json", "--quiet")
+    arguments = command("load", service.url, "--rate", "100", "--for", "60", "--json", "--quiet")
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         give_up = time.monotonic() + 20
         while not children_of(process.pid) and time.monotonic() < give_up:
             time.sleep(0.02)
         (generator,) = children_of(process.pid)
-        time.sleep(1.5)
+        time.sleep(1.0)
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert process.returncode == status
@@ -274,36 +274,36 @@ def test_ctrl_c_prints_what_there_is(service: Service, number: int, status: int)
 
 
 def test_a_server_that_stops_hides_nothing(service: Service) -> None:
-    """Stopped 2 s of 6 at 150/s: p90 and p99 are those of callers who don't wait for one another."""
+    """Stopped 1.5 s of 4 at 150/s: p90 and p99 are those of callers who don't wait for one another."""
     arguments = command(
-        "load", service.url, "--rate", "150", "--for", "6", "--arrivals", "constant", "--json", "--quiet"
+        "load", service.url, "--rate", "150", "--for", "4", "--arrivals", "constant", "--json", "--quiet"
     )
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         give_up = time.monotonic() + 20
         while not children_of(process.pid) and time.monotonic() < give_up:
             time.sleep(0.02)
-        time.sleep(2.5)
+        time.sleep(1.5)
         os.kill(service.pid, signal.SIGSTOP)
         since = time.monotonic()
         try:
-            time.sleep(2.0)
+            time.sleep(1.5)
         finally:
             os.kill(service.pid, signal.SIGCONT)
         stopped = time.monotonic() - since
         out, _ = process.communicate(timeout=30)
     found = json.loads(out)
-    assert found["total"]["requests"] == 900
+    assert found["total"]["requests"] == 600
     assert found["total"]["success"] == 1
     latency = found["total"]["latency"]
     # Those that were due while it stood still waited for what was left of that; all the others took milliseconds.
     for q, name in ((0.9, "p90"), (0.99, "p99")):
-        assert latency[name] == pytest.approx(stopped - (1 - q) * 6, rel=0.05), name
+        assert latency[name] == pytest.approx(stopped - (1 - q) * 4, rel=0.05), name
     assert latency["p50"] < 0.1
 
 
 def test_a_capacity_is_found(results: Results, service: Service) -> None:
     """A service that takes 10 ms for each request in turn has its knee below 100/s, and it says how sure that is."""
-    search = ["--from", "40", "--step", "1s", "--within", "14s", "--p99", "80ms", "--resolution", "0.2"]
+    search = ["--from", "40", "--step", "0.6s", "--within", "9s", "--p99", "80ms", "--resolution", "0.3"]
     found = results("capacity", f"{service.url}/limited", *search)
     assert 50 < found["knee"] < 112
     assert found["low"] <= found["knee"] <= found["high"]

@@ -163,9 +163,18 @@ class _Shell:
     def _tell(self, probe: Probe, found: Measurement) -> None:
         if self._quiet:
             return
-        verdict = "holds" if self._search.holds(found) else "breaks" if found.breaks else "misses"
-        line = _line(found, verdict if found.valid else "invalid")
+        line = _line(found, self._verdict(found))
         print(f"{monotonic() - self.began:4.0f} s  {line}  {probe.purpose}", file=sys.stderr, flush=True)
+
+    def _verdict(self, found: Measurement) -> str:
+        if not found.valid:
+            return "invalid"
+        if self._search.holds(found):
+            return "holds"
+        if found.breaks:
+            return "breaks"
+        # The first rate sets the bound where none was given.
+        return "" if math.isnan(self._search.p99) else "misses"
 
 
 class _Cutter:

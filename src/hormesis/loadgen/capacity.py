@@ -408,7 +408,11 @@ class Search:
                 confidence = 1 - 2.0 ** (1 - len(self._estimates))
         elif low:
             at_least = high == math.inf
-            knee = low if at_least else math.sqrt(low * high)
+            knee = low
+            if not at_least:
+                # Arrivals are few in a short step, by luck fewer than asked for: what held is what was answered then.
+                knee = self._estimate((low, high))
+                low = min(low, knee, *(found.served for found in self._measured if found.rate == low and found.valid))
         elif self._measured and self.holds(self._measured[0]) and high == math.inf:
             knee = low = max(found.rate for found in self._measured if found.valid and self.holds(found))
             at_least = True
