@@ -119,24 +119,13 @@ class _Shell:
     async def _measure(self, probe: Probe) -> Measurement:
         cutter = _Cutter(self._fleet)
         result = await self._send(probe.rate, probe.seconds, f"{self.spec.seed}/{probe.number}", cutter)
+        if cutter.cut:
+            last = max(result.samples.intended, default=result.start_at)
+            probe = dataclasses.replace(probe, seconds=max(last - result.start_at, 1e-3))
         valid = result.lag_p99 <= self._bound()
         ended_at = monotonic() - self.began
-        found = Measurement.of(
+        return Measurement.of(
             probe, result.samples, result.start_at, lag=result.lag_p99, valid=valid, ended_at=ended_at
-        )
-        if not cutter.cut:
-            return found
-        # It was cut short, so it is counted whole, and as long as it lasted.
-        last = max(result.samples.intended, default=result.start_at)
-        total = numbers(result.samples, max(last - result.start_at, 1e-3))
-        return dataclasses.replace(
-            found,
-            offered=total.rate,
-            served=total.throughput,
-            success=total.success,
-            mean=total.mean,
-            p50=total.quantile(0.5),
-            p99=total.quantile(0.99),
         )
 
     def _bound(self) -> float:

@@ -35,7 +35,7 @@ class _Seen:
     def __call__(self, samples: Samples) -> None:
         self._batches.append((monotonic(), samples))
         self.total += len(samples)
-        self.failed += sum(answer not in (Answer.FULL, Answer.DEGRADED) for answer in samples.answer)
+        self.failed += len(samples) - samples.answer.count(Answer.FULL) - samples.answer.count(Answer.DEGRADED)
 
     def line(self) -> str:
         """Return where it stands, in a line."""
@@ -58,12 +58,12 @@ class _Seen:
 
 
 @contextlib.contextmanager
-def progress(spec: LoadSpec, *, quiet: bool) -> Iterator[Callable[[Samples], None]]:
-    """Show how a load goes; gives what takes its samples."""
-    seen = _Seen(spec)
+def progress(spec: LoadSpec, *, quiet: bool) -> Iterator[Callable[[Samples], None] | None]:
+    """Show how a load goes; gives what takes its samples, if anything does."""
     if quiet:
-        yield seen
+        yield None
         return
+    seen = _Seen(spec)
     terminal = sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
     with _redrawn(seen) if terminal else contextlib.nullcontext(_print) as show:
         teller = asyncio.get_running_loop().create_task(_tell(seen, show, _REDRAW_EVERY if terminal else _LINE_EVERY))

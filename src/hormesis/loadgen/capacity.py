@@ -406,13 +406,14 @@ class Search:
             if len(self._estimates) > 1:
                 low, high = min(self._estimates), max(self._estimates)
                 confidence = 1 - 2.0 ** (1 - len(self._estimates))
+            else:
+                low = self._answered_at(low, knee)
         elif low:
             at_least = high == math.inf
             knee = low
             if not at_least:
-                # Arrivals are few in a short step, by luck fewer than asked for: what held is what was answered then.
                 knee = self._estimate((low, high))
-                low = min(low, knee, *(found.served for found in self._measured if found.rate == low and found.valid))
+                low = self._answered_at(low, knee)
         elif self._measured and self.holds(self._measured[0]) and high == math.inf:
             knee = low = max(found.rate for found in self._measured if found.valid and self.holds(found))
             at_least = True
@@ -432,6 +433,10 @@ class Search:
             ended=ended or self._ended or "found",
             measured=tuple(self._measured),
         )
+
+    def _answered_at(self, rate: float, knee: float) -> float:
+        """Return what was answered at a rate that held: in a short step fewer requests may come than asked for."""
+        return min(rate, knee, *(found.served for found in self._measured if found.rate == rate and found.valid))
 
     def _beyond_knee(self, valid: Sequence[Measurement]) -> Literal["saturates", "collapses"] | None:
         if self._beyond is None or not self._beyond.valid:

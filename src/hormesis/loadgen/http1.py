@@ -79,7 +79,7 @@ class Exchange:
         self.status = 0
         self.headers: dict[str, str] | None = None
         self.body = b""
-        self._at: _Connection | asyncio.Task[None] | None = None
+        self._at: _Connection | asyncio.Task[bool] | None = None
 
 
 class Client:
@@ -95,8 +95,8 @@ class Client:
         ended: Called with each exchange when it has ended by itself, and the error: empty if the answer is complete.
         keep_alive: Whether connections are used again.
         connections_max: Connections at most; what finds none waits for one. None is no limit to those that are proven:
-            of kept ones, as many again as have answered something may be open, and 64 at least. Until there has been an
-            answer there is no limit.
+            of kept ones, as many again as have answered something may be open, 64 at least, and as many as ever had
+            at the same time. Until there has been an answer there is no limit.
         headers: Names of the answers' headers to keep, in small letters.
         tls: How to make TLS connections; None verifies the server by this machine's authorities.
 
@@ -124,11 +124,11 @@ class Client:
         self._idle: dict[_Connection, float] = {}  # since when; the last one is the last that became idle
         self._waiting: deque[Exchange] = deque()
         self._open: set[_Connection] = set()
-        self._connecting: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._connecting: dict[asyncio.Task[bool], None] = {}  # in the order in which they began
         self._addresses: list[str] = []
         self._resolving: asyncio.Task[list[str]] | None = None
-        self._proven = 0
-        self._answered = False
+        self._proven = self._proven_most = 0
+        self._queued = 0  # how many waited when the last exchange had joined them
         self.waited = 0
 
     @property
@@ -149,19 +149,24 @@ class Client:
             elif connection.usable:
                 connection.send(exchange)
                 return
-        may_open = self._may_open()
-        self.waited += not may_open
-        if self.keep_alive or not may_open:
+        opens = self._may_open() and not self._catching_up()
+        self.waited += not opens
+        if self.keep_alive or not opens:
             self._waiting.append(exchange)
-        if may_open:
+        self._queued = len(self._waiting)
+        if opens:
             self._begin(None if self.keep_alive else exchange)
 
     def _may_open(self) -> bool:
-        connections = self.connections
+        connections, proven, most = self.connections, self._proven, self._proven_most
         if self._connections_max is not None and connections >= self._connections_max:
             return False
-        unlimited = not self.keep_alive or not self._answered
-        return unlimited or connections - self._proven < max(UNPROVEN_MAX, self._proven)
+        unlimited = not self.keep_alive or not most
+        return unlimited or connections < most or connections - proven < max(UNPROVEN_MAX, proven)
+
+    def _catching_up(self) -> bool:
+        """Whether many wait, but ever fewer: then more connections would only be more work for the service."""
+        return UNPROVEN_MAX < len(self._waiting) < self._queued
 
     def _begin(self, exchange: Exchange | None) -> None:
         """Begin to connect, for one exchange or for whichever waits then."""
@@ -197,9 +202,9 @@ class Client:
     def free(self, connection: _Connection) -> None:
         """Take back a connection whose answer is complete."""
         if not connection.proven:
-            connection.proven = self._answered = True
+            connection.proven = True
             self._proven += 1
-            self._next()
+            self._proven_most = max(self._proven, self._proven_most)
         self._use(connection)
 
     def _use(self, connection: _Connection) -> None:
@@ -222,11 +227,13 @@ class Client:
         if len(self._waiting) > begun and self._may_open():
             self._begin(None if self.keep_alive else self._waiting.popleft())
 
-    def _tried(self, task: asyncio.Task[None]) -> None:
+    def _tried(self, task: asyncio.Task[bool]) -> None:
         self._connecting.pop(task, None)
-        self._next()
+        if task.cancelled() or not task.result():
+            self._next()
 
-    async def _connect(self, exchange: Exchange | None) -> None:
+    async def _connect(self, exchange: Exchange | None) -> bool:
+        """Connect, and send what is waiting; returns whether there is a connection."""
         connection = _Connection(self)
         try:
             await self._reach(connection)
@@ -236,17 +243,18 @@ class Client:
             if exchange is not None:
                 exchange._at = None
                 self.ended(exchange, kind_of(failure))
+            return False
         except asyncio.CancelledError:
             connection.abandon()
             raise
+        self._connecting.pop(cast("asyncio.Task[bool]", asyncio.current_task()))
+        if connection.usable:  # it may have been closed already
+            self._open.add(connection)
+        if exchange is None:
+            self._use(connection)
         else:
-            self._connecting.pop(cast("asyncio.Task[None]", asyncio.current_task()))
-            if connection.usable:  # it may have been closed already
-                self._open.add(connection)
-            if exchange is None:
-                self._use(connection)
-            else:
-                connection.send(exchange)
+            connection.send(exchange)
+        return True
 
     async def _reach(self, connection: _Connection) -> None:
         """Connect to the first address that takes it, and begin with that one the next time."""
