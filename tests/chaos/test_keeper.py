@@ -154,10 +154,24 @@ def _ignored(pid: int) -> set[int]:
 def test_wrong_order() -> None:
     """A keeper that does not run watches nothing; one that runs is not started again."""
     kept = Keeper()
+    child = sleeper()
     with pytest.raises(RuntimeError, match="not running"):
-        kept.watch(1)
+        kept.watch(child.pid)
+    assert not marks.bears(child.pid, kept.run)
     with kept, pytest.raises(RuntimeError, match="running already"):
         kept.start()
+    assert child.poll() is None
+    child.kill()
+    child.wait()
+
+
+def test_strangers() -> None:
+    """A process that is no child of the runner is not watched, for its mark could not be taken off again."""
+    with Keeper() as kept:
+        for stranger in (1, os.getpid(), os.getppid()):
+            with pytest.raises(ValueError, match=f"process {stranger} is no child"):
+                kept.watch(stranger)
+            assert not marks.bears(stranger, kept.run)
 
 
 def test_needs_nothing_but_the_standard_library() -> None:

@@ -90,6 +90,49 @@ def test_members_are_told_apart(run: int) -> None:
     assert second.wait() == -signal.SIGKILL
 
 
+INNER = """
+import subprocess, sys, time
+from hormesis.chaos import marks
+run = marks.new_run()
+child = subprocess.Popen(["sleep", "60"], start_new_session=True, preexec_fn=lambda: marks.bear(marks.member(run, 1)))
+print(run, child.pid, *marks.find(run), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_within_a_run(run: int) -> None:
+    """A marked process can hold a run of its own; what that has marked belongs to both, and dies with the outer one."""
+    outer = marks.member(run, 1)
+    argv = [sys.executable, "-c", INNER]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, preexec_fn=lambda: marks.bear(outer)) as process:  # noqa: PLW1509
+        assert process.stdout is not None
+        inner, pid, *found = map(int, process.stdout.readline().split())
+        assert found == [pid]
+        assert inner < run
+        assert marks.find(inner) == [pid]
+        assert set(marks.find(run)) == set(marks.find(outer)) == {process.pid, pid}
+        assert marks.find(marks.member(run, 2)) == []
+        assert set(marks.kill_all(run)) == {process.pid, pid}
+    assert marks.find(inner) == []
+
+
+@pytest.mark.parametrize(("hard", "below"), [(-1, 1 << 62), (1 << 50, 1 << 50), (200_000, 1 << 62)])
+def test_below_what_is_inherited(monkeypatch: pytest.MonkeyPatch, hard: int, below: int) -> None:
+    """Marks are below the one that this process bears; a limit that is no mark says nothing."""
+    monkeypatch.setattr(marks.resource, "getrlimit", lambda _: (hard, hard))
+    for _ in range(100):
+        mark = marks.new_run()
+        assert below * 6 // 7 < mark < marks.member(mark, 65_535) < below
+
+
+def test_only_children_are_marked(run: int) -> None:
+    """No stranger is marked, and neither is the process itself: a mark can't be taken off."""
+    for pid in (1, os.getpid(), os.getppid()):
+        with pytest.raises(ValueError, match=f"process {pid} is no child of this process"):
+            marks.put(pid, run)
+        assert not marks.bears(pid, run)
+
+
 def test_marked_later(run: int) -> None:
     """A process that runs already can be marked; one that has ended can't, and that is no error."""
     process = subprocess.Popen(["sleep", "60"])
@@ -113,7 +156,7 @@ def test_the_dead_are_not_found(run: int) -> None:
 def test_what_can_not_be_killed(monkeypatch: pytest.MonkeyPatch, run: int) -> None:
     """When somebody survives, that is said after a bounded time."""
     process = start(["sleep", "60"], marks.member(run, 1))
-    monkeypatch.setattr(marks, "send_to", lambda *_: False)
+    monkeypatch.setattr(marks, "send_to", lambda *_: [])
     with pytest.raises(TimeoutError, match=str(process.pid)):
         marks.kill_all(run, within=0.05)
     monkeypatch.undo()

@@ -110,11 +110,15 @@ class Keeper:
         return marks.member(self.run, self._members)
 
     def watch(self, pgid: int) -> None:
-        """Have this process, its group and all that it starts from now on killed if the runner ends.
+        """Have this child, its group and all that it starts from now on killed if the runner ends.
 
         Raises:
             OSError: The watchdog has died.
+            ValueError: It is no child of this process.
+            RuntimeError: The keeper is not running.
         """
+        if self._process is None:
+            raise RuntimeError("the keeper is not running")
         if not marks.bears(pgid, self.run):
             marks.put(pgid, self.run)
         try:
@@ -219,13 +223,13 @@ class _Watch:
     def end(self) -> None:
         """Kill what still runs, so that it does no more damage; then undo all that is left."""
         left = marks.find(self.run)
+        with suppress(TimeoutError):
+            marks.tidy({*left, *marks.kill_all(self.run)})
         for group, started in self._groups.items():
             if marks.started(group) in ("", started):
                 for number in (signal.SIGCONT, signal.SIGKILL):
                     with suppress(ProcessLookupError, PermissionError):
                         os.killpg(group, number)
-        with suppress(TimeoutError):
-            marks.tidy({*left, *marks.kill_all(self.run)})
         done: list[Undone] = []
         if self.journal is not None:
             outstanding = self.journal.look().outstanding

@@ -6,8 +6,12 @@ resource limit: the kernel hands the limits of a process to all that it starts. 
 nobody else uses, in the one limit that means nothing to it: how long a *real-time* task may run without a pause
 (`RLIMIT_RTTIME`), here a hundred thousand years. Setting it needs no privilege; `/proc/PID/limits` shows it to all.
 
-The number is that of a run; its last 16 bits say which process of the run. Linux only: elsewhere nothing can be marked,
-nothing is found, and process groups have to do.
+The number is that of a run; its last 16 bits say which process of the run. A limit can be lowered by everybody, but
+raised only with `CAP_SYS_RESOURCE`, so a run that is itself started by a marked process takes a number below that mark:
+there is room for a hundred runs within each other. What such an inner run has marked no longer bears the mark of the
+outer one, which finds it as a descendant of what does.
+
+Linux only: elsewhere nothing can be marked, nothing is found, and process groups have to do.
 
 Only the standard library is imported here: the watchdog uses it in a bare interpreter.
 """
@@ -20,13 +24,14 @@ import secrets
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 __all__ = ["bear", "bears", "find", "kill_all", "member", "new_run", "put", "send", "send_to", "started", "tidy"]
 
 _LIMIT: int | None = getattr(resource, "RLIMIT_RTTIME", None)
 _LINE = b"Max realtime timeout"
-_BASE = 1 << 61
+_HIGHEST = 1 << 62
+_LOWEST = 1 << 40
 _MEMBER_BITS = 16
 _MEMBERS = (1 << _MEMBER_BITS) - 1
 _KILL_PAUSE = 0.01
@@ -34,7 +39,15 @@ _KILL_PAUSE = 0.01
 
 def new_run() -> int:
     """Return the mark of a run: as a mark to look for, it stands for all of its members."""
-    return _BASE | secrets.randbits(44) << _MEMBER_BITS
+    top = _inherited() >> _MEMBER_BITS
+    return top - 1 - secrets.randbelow(max(1, top >> 3)) << _MEMBER_BITS
+
+
+def _inherited() -> int:
+    """Return what the marks of a run have to stay below: that of this process, if it bears one."""
+    hard = resource.RLIM_INFINITY if _LIMIT is None else resource.getrlimit(_LIMIT)[1]
+    # What is lower than any mark is a limit that somebody meant; below it nothing can be marked.
+    return hard if _LOWEST < hard < _HIGHEST else _HIGHEST
 
 
 def member(run: int, number: int) -> int:
@@ -52,8 +65,14 @@ def bear(mark: int) -> None:
 
 
 def put(pid: int, mark: int) -> None:
-    """Mark a process that runs already, and so all that it will start."""
+    """Mark a child of this process that runs already, and so all that it will start.
+
+    Raises:
+        ValueError: It is no child of this process: a mark can't be taken off again, so no stranger gets one.
+    """
     if _LIMIT is not None and hasattr(resource, "prlimit"):
+        if _parent(pid) not in (None, os.getpid()):
+            raise ValueError(f"process {pid} is no child of this process, and can't be marked")
         with suppress(OSError, ValueError):
             resource.prlimit(pid, _LIMIT, (mark, mark))
 
@@ -64,7 +83,7 @@ def find(mark: int) -> list[int]:
 
 
 def bears(pid: int, mark: int) -> bool:
-    """Whether a process lives and bears a mark, or that of any member of a run."""
+    """Whether a process lives and bears a mark, or that of any member of a run, or was marked by what does."""
     try:
         with open(f"/proc/{pid}/limits", "rb", buffering=0) as file:
             line = file.read(4096).partition(_LINE)[2].split(None, 2)
@@ -72,6 +91,9 @@ def bears(pid: int, mark: int) -> bool:
     except (OSError, ValueError, IndexError):
         return False
     mine = hard if mark & _MEMBERS else hard & ~_MEMBERS
+    if mine < mark:
+        parent = _parent(pid)
+        return parent is not None and bears(parent, mark)
     return mine == mark and not _is_dead(pid)
 
 
@@ -84,7 +106,7 @@ def send(mark: int, number: int, but: Iterable[int] = ()) -> list[int]:
     known = set(but)
     while fresh := [pid for pid in find(mark) if pid not in known]:
         known.update(fresh)
-        told += [pid for pid in fresh if send_to(pid, mark, number)]
+        told += send_to(fresh, mark, number)
     return told
 
 
@@ -97,9 +119,7 @@ def kill_all(mark: int, within: float = 2.0) -> list[int]:
     killed: list[int] = []
     give_up = time.monotonic() + within
     while found := find(mark):
-        for pid in found:
-            if send_to(pid, mark, signal.SIGKILL) and pid not in killed:
-                killed.append(pid)
+        killed += [pid for pid in send_to(found, mark, signal.SIGKILL) if pid not in killed]
         if time.monotonic() > give_up:
             raise TimeoutError(f"processes {', '.join(map(str, found))} can't be killed")
         time.sleep(_KILL_PAUSE)
@@ -128,17 +148,32 @@ def _all() -> Iterator[int]:
     yield from (int(name) for name in names if name.isdigit())
 
 
-def send_to(pid: int, mark: int, number: int) -> bool:
-    """Send a signal to a process if it lives and bears a mark; returns whether."""
-    with suppress(OSError):
-        handle = os.pidfd_open(pid)
-        try:
-            if bears(pid, mark):  # looked at again, now that the number can't change its owner
-                signal.pidfd_send_signal(handle, number)
-                return True
-        finally:
-            os.close(handle)
-    return False
+def send_to(pids: Iterable[int], mark: int, number: int) -> list[int]:
+    """Send a signal to those of some processes that live and bear a mark; returns to whom."""
+    with ExitStack() as stack:
+        handles = {}
+        for pid in pids:
+            with suppress(OSError):
+                handle = os.pidfd_open(pid)
+                stack.callback(os.close, handle)
+                if bears(pid, mark):  # looked at again, now that the number can't change its owner
+                    handles[pid] = handle
+        # Only now, for whoever dies no longer tells whose child is whose.
+        return [pid for pid, handle in handles.items() if _signalled(handle, number)]
+
+
+def _signalled(handle: int, number: int) -> bool:
+    try:
+        signal.pidfd_send_signal(handle, number)
+    except OSError:
+        return False
+    return True
+
+
+def _parent(pid: int) -> int | None:
+    """Return the number of a process's parent; None when there is no such process."""
+    fields = _stat(pid)
+    return int(fields[1]) if len(fields) > 1 else None
 
 
 def _is_dead(pid: int) -> bool:

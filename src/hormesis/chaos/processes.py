@@ -422,19 +422,18 @@ class Process:
         if self._popen is not None:
             if number is signal.SIGKILL:
                 self._condemned = self._popen
+            told = set(self._outside())
+            marks.send_to(told, self.mark, number)
             _signal_group(self._popen.pid, number)
-            told: set[int] = set()
             while fresh := set(self._outside()) - told:  # what they start meanwhile gets it too
                 told |= fresh
-                for pid in fresh:
-                    marks.send_to(pid, self.mark, number)
+                marks.send_to(fresh, self.mark, number)
 
     def _signal_known(self, number: signal.Signals, outside: Sequence[int]) -> None:
         """Send a signal to its group and to processes of it that are outside."""
         if self._popen is not None:
             _signal_group(self._popen.pid, number)
-            for pid in outside:
-                marks.send_to(pid, self.mark, number)
+            marks.send_to(outside, self.mark, number)
 
     def _outside(self) -> list[int]:
         """Return the numbers of what it started that has left its group."""
