@@ -105,6 +105,7 @@ def test_nothing_measured_holds_nothing() -> None:
     finding = assertion.check(empty)
     assert (finding.held, finding.found) == (False, "nothing was sent")
     assert empty.invalid == nothing.invalid == []
+    assert (empty.fruitless, nothing.fruitless) == ("no request was due", "")
     json.dumps(empty.to_table(), allow_nan=False)
 
 

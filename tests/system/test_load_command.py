@@ -26,7 +26,7 @@ import asyncio
 
 class Serve(asyncio.Protocol):
     def connection_made(self, transport):
-        self.write, self.rest = transport.write, b""
+        self.write, self.rest, self.answered = transport.write, b"", 0
 
     def data_received(self, data):
         *heads, self.rest = (self.rest + data).split(b"\\r\\n\\r\\n")
@@ -45,7 +45,8 @@ class Serve(asyncio.Protocol):
     def answer(self, path, head):
         priority = head.lower().partition(b"priority: ")[2].partition(b"\\r")[0]
         body = b'{"path": "%s", "priority": "%s"}' % (path, priority)
-        status = 500 if path == b"/boom" else 200
+        self.answered += 1
+        status = 500 if path == b"/boom" or path == b"/half" and self.answered % 2 else 200
         self.write(b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n" % (status, len(body)) + body)
 
 async def main():
@@ -140,6 +141,19 @@ def test_an_assertion_that_is_missed_is_a_failure(results: Results, service: Ser
     assert not found["held"]
     fine = results("load", f"{service.url}/boom", "--rate", "100", "--for", "0.2", "--expect", "500")
     assert fine["total"]["success"] == 1
+
+
+def test_a_run_without_one_answer_is_a_failure(hormesis: Hormesis, service: Service) -> None:
+    """A dead target passes no pipeline: not without assertions, nor with one that quick failures meet."""
+    load = ["--rate", "100", "--for", "0.2", "--quiet"]
+    for asserted in ([], ["--assert", "p99 < 5s"]):
+        done = hormesis("load", f"{service.url}/boom", *load, *asserted)
+        assert done.status == 1
+        assert done.out.splitlines()[-1].startswith("FAILED: not one of ")
+    meant = hormesis("load", f"{service.url}/boom", *load, "--assert", "failed == 1")
+    assert (meant.status, "FAILED" in meant.out) == (0, False)
+    some = hormesis("load", f"{service.url}/half", *load)
+    assert (some.status, "status 500" in some.out) == (0, True)
 
 
 def test_a_seed_repeats_a_load(results: Results, service: Service) -> None:

@@ -1,7 +1,8 @@
 """`hormesis load`: send a load, and say what became of it.
 
-The exit status is 0 if all assertions hold, 1 if one doesn't or if the run says nothing because its generator lagged,
-and 2 if it could not be done as asked. Ctrl-C ends the load and prints what it came to so far.
+The exit status is 0 if all assertions hold, 1 if one doesn't, if not one request was answered, or if the run says
+nothing because its generator lagged, and 2 if it could not be done as asked. Ctrl-C ends the load and prints what it
+came to so far.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _ERRORS_SHOWN = 8
 
 
 def run(options: argparse.Namespace) -> int:
-    """Send the load; 0 only if the run is valid and every assertion holds."""
+    """Send the load; 0 only if the run is valid, something was answered, and every assertion holds."""
     if not 1 <= options.processes <= _PROCESSES_MAX:
         accepted = f"a whole number from 1 to {_PROCESSES_MAX}"
         raise ConfigurationError.bad_value("--processes", options.processes, accepted)
@@ -68,10 +69,15 @@ def run(options: argparse.Namespace) -> int:
         spec = dataclasses.replace(spec, share=(0, options.processes))
         summary = summarise(spec, result, lag_max=seconds(table.lag_max))
         findings = [assertion.check(summary) for assertion in assertions]
+        # Whoever says how many answers there may be has said what is to be thought of none.
+        fruitless = "" if any(assertion.counts_answers for assertion in assertions) else summary.fruitless
+        held = not (summary.invalid or fruitless) and all(finding.held for finding in findings)
         if options.json:
-            print(json.dumps(_as_json(summary, findings), indent=2))
+            print(json.dumps(_as_json(summary, findings, held=held), indent=2))
         else:
             _print(summary, findings)
+            if fruitless:
+                print(f"FAILED: {fruitless}")
         if hdr is not None:
             from hormesis.loadgen.hdrlog import write_hdr_log  # noqa: PLC0415  the one thing that needs HdrHistogram
 
@@ -79,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if interrupted_by:
         print("hormesis: interrupted; nothing is left running", file=sys.stderr)
         return 128 + interrupted_by
-    return 0 if not summary.invalid and all(finding.held for finding in findings) else 1
+    return 0 if held else 1
 
 
 async def _send(spec: LoadSpec, processes: int, *, quiet: bool) -> tuple[RunResult | None, int]:
@@ -177,8 +183,7 @@ def _output(name: str | None) -> Iterator[TextIO | None]:
         yield file
 
 
-def _as_json(summary: Summary, findings: Sequence[Finding]) -> dict[str, object]:
-    held = not summary.invalid and all(finding.held for finding in findings)
+def _as_json(summary: Summary, findings: Sequence[Finding], *, held: bool) -> dict[str, object]:
     asserted = [
         {"assert": each.text, "held": each.held, "value": None if math.isnan(each.value) else each.value}
         for each in findings

@@ -104,6 +104,11 @@ class Assertion:
             raise ConfigurationError(f"{key} {text!r}: {error.message}", key)
         return cls(text.strip(), request, metric, parts["sign"], _limit(metric, parts["value"], f"{key} {text!r}"))
 
+    @property
+    def counts_answers(self) -> bool:
+        """Whether it says how many answers there have to be, or may be; quantiles hold of failures as well."""
+        return self.metric in _SHARES or self.metric == "throughput"
+
     def check(self, summary: Summary) -> Finding:
         """Hold it against what a run came to."""
         numbers = summary.total if self.request is None else summary.requests[self.request]

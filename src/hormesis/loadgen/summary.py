@@ -120,6 +120,14 @@ class Summary:
             reasons.append(f"the generator lagged: one request in a hundred was sent {lag} late or more, above {bound}")
         return reasons
 
+    @property
+    def fruitless(self) -> str:
+        """Say that not one request was answered, in full or in part; empty if one was."""
+        if not self.total.requests:
+            return "no request was due"
+        served = self.total.share(Answer.FULL, Answer.DEGRADED)
+        return "" if served else f"not one of {self.total.requests:,} requests was answered as asked for"
+
     def to_table(self) -> dict[str, object]:
         """Return it as JSON can carry it."""
         result = self.result
