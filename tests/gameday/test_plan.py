@@ -81,6 +81,7 @@ def test_a_plan() -> None:
         "a dose, when fewer than 50% are answered over 3s",
         "a dose, when the error budget burns 10 times too fast over 5s and 1s",
         "a dose, when 10% of the requests outside the blast radius fail",
+        "  within   no request may fail; it ends when more than 10% of browse fail over 2s",
         "the game day, after 10m",
         "the game day, when 500 requests have failed",
         "1. slow",
@@ -158,6 +159,10 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
     (
         {"blast_radius": BlastRadius(share=0.5)},
         "stress 'slow' reaches beyond the blast radius: latency 1s on edge back",
+    ),
+    (
+        {"blast_radius": BlastRadius(routes=[]), "stress": [Stress(name="rush", fault={"spike": 2})]},
+        "stress 'rush' reaches beyond the blast radius: load x2 is aimed at requests of browse; within are none",
     ),
     (
         {

@@ -9,6 +9,7 @@ import pytest
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.bounds import Abort, BlastRadius, Budget, Burn
 from hormesis.gameday.dose import Dose
+from hormesis.gameday.load import Client, Load, RequestTable
 from hormesis.gameday.watch import Watch
 from hormesis.loadgen import Answer, Sample
 
@@ -74,6 +75,22 @@ def test_who_is_to_be_spared() -> None:
     assert said.endswith("of the requests outside the blast radius failed in 2 s (at most 10%)")
 
 
+LOAD = Load(
+    to="a",
+    rate=10,
+    client={"office": Client(rate=1, headers={"X-Who": "office"})},
+    request=[
+        RequestTable(name="list", get="/items/{n}?all=1"),
+        RequestTable(name="feed", get="/feed"),
+        RequestTable(name="report", get="/report", client="office"),
+    ],
+)
+
+
+def inject(**where: str) -> dict[str, object]:
+    return {"process": "a", "fault": {"inject": {"latency": 1, "where": where}}}
+
+
 LATE, HALF = {"latency": 1}, {"latency": 1, "share": 0.5}
 
 
@@ -95,8 +112,24 @@ LATE, HALF = {"latency": 1}, {"latency": 1, "share": 0.5}
         ({"share": 0.4}, [{"process": "a", "fault": {"inject": {"latency": 1, "share": 0.4}}}], ""),
         ({}, [{"host": True, "fault": {"cpu": 1}}], "hits the whole machine, which takes host = true"),
         ({"host": True}, [{"host": True, "fault": {"cpu": 1}}], ""),
-        ({"routes": ["x"]}, [{"fault": {"spike": 2, "request": "y"}}], "its request 'y' is not among the routes"),
-        ({"clients": ["x"]}, [{"fault": {"spike": 2, "client": "y"}}], "its client 'y' is not among the clients"),
+        ({"share": 0.4}, [{"process": "a", "fault": {"pause": True}}], "has a share of 1, at most 0.4"),
+        ({"routes": ["feed"]}, [{"fault": {"spike": 2, "request": "list"}}], "of list; within are those of feed"),
+        ({"routes": ["list"]}, [{"fault": {"spike": 2}}], "aimed at requests of feed and report; within are those of"),
+        ({"routes": ["list"]}, [{"fault": {"spike": 2, "client": "office"}}], "of report; within are those of list"),
+        ({"clients": ["office"]}, [{"fault": {"spike": 2, "request": "feed"}}], "of feed; within are those of report"),
+        ({"clients": ["office"]}, [{"fault": {"spike": 2, "request": "report"}}], ""),
+        ({"routes": []}, [{"fault": {"spike": 2}}], "within are none"),
+        ({"routes": ["feed"]}, [{"edge": "a", "fault": {"status": 503, "route": "GET /items/*"}}], "requests of list"),
+        ({"routes": ["list"]}, [{"edge": "a", "fault": {"status": 503, "route": "GET /items/{id}"}}], ""),
+        ({"routes": ["list"]}, [{"edge": "a", "fault": {"status": 503, "header": "X-Who: off*"}}], "of report"),
+        ({"clients": ["office"]}, [{"edge": "a", "fault": {"status": 503, "header": "X-Who: off*"}}], ""),
+        ({"routes": ["list"]}, [{"edge": "a", "fault": {"status": 503, "route": "/internal"}}], ""),
+        ({"routes": ["list"]}, [{"edge": "a", "fault": LATE}], ""),
+        ({"routes": ["list"]}, [inject(path="/feed*")], "of feed; within"),
+        ({"routes": ["list"]}, [inject(path="/feed*", method="POST")], ""),
+        ({"routes": ["list"]}, [inject(client="office")], "of report; within"),
+        ({"clients": ["office"]}, [inject(client="office")], ""),
+        ({"routes": ["list"]}, [inject(host="feed")], ""),
     ],
 )
 def test_blast_radius(radius: dict[str, object], doses: list[dict[str, object]], message: str) -> None:
@@ -104,18 +137,27 @@ def test_blast_radius(radius: dict[str, object], doses: list[dict[str, object]],
     bound = BlastRadius(**radius)  # type: ignore[arg-type]
     planned = [Dose(**dose) for dose in doses]  # type: ignore[arg-type]
     if not message:
-        bound.check(planned)
+        bound.check(planned, LOAD)
         return
     with pytest.raises(ConfigurationError) as caught:
-        bound.check(planned)
+        bound.check(planned, LOAD)
     assert message in str(caught.value)
 
 
 def test_whom_a_radius_reaches() -> None:
     """Routes by their name or their client; everybody where nobody is named."""
-    routes = {"list": None, "report": "office", "feed": "partner"}
-    assert BlastRadius().reaches(routes) == set(routes)
-    assert BlastRadius(routes=["list"], clients=["partner"]).reaches(routes) == {"list", "feed"}
+    assert BlastRadius().reaches(LOAD) == ["list", "feed", "report"]
+    assert BlastRadius(routes=["list"], clients=["office"]).reaches(LOAD) == ["list", "report"]
+
+
+def test_what_a_stress_is_held_to() -> None:
+    """A plan says whom it may hit, whom not, and when it ends for that; nothing where nobody is spared."""
+    assert BlastRadius(edges=3).in_words(LOAD) == ""
+    assert BlastRadius(share=0.2, clients=["office"], routes=["feed"]).in_words(LOAD) == (
+        "at most 20% of an edge's connections or requests, or of a process's calls; only feed and report may fail; "
+        "it ends when more than 10% of list fail over 2s"
+    )
+    assert BlastRadius(routes=[]).in_words(LOAD).startswith("no request may fail; it ends when more than 10% of list")
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ All three are checked before anything starts, as far as the plan tells, and watc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-from hormesis.chaos import Spike, describe
-from hormesis.chaos.faults import Inject
+from hormesis.chaos import describe
 from hormesis.errors import ConfigurationError
+from hormesis.gameday.aimed import aimed_at
 from hormesis.gameday.dose import Dose
-from hormesis.gameday.load import known
+from hormesis.gameday.load import Load, known
 from hormesis.tables import Settings
-from hormesis.units import Duration, seconds
+from hormesis.units import Duration, format_seconds, seconds
 
 __all__ = ["Abort", "BlastRadius", "Budget", "Burn"]
 
@@ -84,8 +84,8 @@ class BlastRadius(Settings):
             strikes all, because it can't do otherwise or isn't told to, needs 1.
         edges, processes: How many of each may be hit at the same time.
         host: Whether the machine itself may.
-        routes, clients: The requests, and the clients, that may fail under it. When more than a few requests of anybody
-            else fail, the dose is ended.
+        routes, clients: The requests, and the clients, that may fail under it. A fault that is aimed at others is
+            refused; when more than a few requests of anybody else fail all the same, the dose is ended.
         spared: The share of those others that may fail all the same, over `over`.
         over: For how long.
     """
@@ -116,7 +116,7 @@ class BlastRadius(Settings):
         for name in self.clients or ():
             known(f"{where}.clients", "client", name, clients)
 
-    def check(self, doses: Sequence[Dose]) -> None:
+    def check(self, doses: Sequence[Dose], load: Load) -> None:
         """Refuse doses that reach further.
 
         Raises:
@@ -127,37 +127,45 @@ class BlastRadius(Settings):
             if len(hit) > most:
                 raise _beyond(f"{' and '.join(hit)} can't be hit at the same time where {kind} takes at most {most}")
         for dose in doses:
+            said = describe(dose.what) if dose.target == "load" else f"{describe(dose.what)} on {dose.target}"
             if dose.host and not self.host:
                 raise _beyond(f"{describe(dose.what)} hits the whole machine, which takes host = true")
-            aimed = dose.edge is not None or isinstance(dose.what, Inject)
-            if aimed and (share := _share(dose)) > self.share:
-                raise _beyond(
-                    f"{describe(dose.what)} on {dose.target} has a share of {share:g}, at most {self.share:g}"
-                )
-            if isinstance(spike := dose.what, Spike):
-                self._check_spike(spike)
+            partial = dose.edge is not None or dose.process is not None
+            if partial and (share := _share(dose)) > self.share:
+                raise _beyond(f"{said} has a share of {share:g}, at most {self.share:g}")
+            reached = self.reaches(load)
+            others = [route for route in aimed_at(dose.what, load) or () if route not in reached]
+            if others:
+                inside = f"those of {' and '.join(reached)}" if reached else "none"
+                raise _beyond(f"{said} is aimed at requests of {' and '.join(others)}; within are {inside}")
 
-    def _check_spike(self, spike: Spike) -> None:
-        if self.routes is not None and spike.request is not None and spike.request not in self.routes:
-            raise _beyond(f"its request {spike.request!r} is not among the routes")
-        if self.clients is not None and spike.client is not None and spike.client not in self.clients:
-            raise _beyond(f"its client {spike.client!r} is not among the clients")
+    def reaches(self, load: Load) -> list[str]:
+        """Return the routes that may fail: those that are named, and those of the clients that are."""
+        return [
+            each.name
+            for each in load.request
+            if (self.routes is None and self.clients is None)
+            or each.name in (self.routes or ())
+            or each.client in (self.clients or ())
+        ]
 
-    def reaches(self, routes: Mapping[str, str | None]) -> set[str]:
-        """Return the routes that may fail.
-
-        Args:
-            routes: Every route with its client.
-        """
-        if self.routes is None and self.clients is None:
-            return set(routes)
-        return {
-            route for route, client in routes.items() if route in (self.routes or ()) or client in (self.clients or ())
-        }
+    def in_words(self, load: Load) -> str:
+        """Say what a stress is held to."""
+        said = []
+        if self.share < 1:
+            said.append(f"at most {100 * self.share:g}% of an edge's connections or requests, or of a process's calls")
+        if self.routes is not None or self.clients is not None:
+            reached = self.reaches(load)
+            others = [each.name for each in load.request if each.name not in reached]
+            said.append(f"only {' and '.join(reached)} may fail" if reached else "no request may fail")
+            if others:
+                most, over = f"{100 * self.spared:g}%", format_seconds(seconds(self.over))
+                said.append(f"it ends when more than {most} of {' and '.join(others)} fail over {over}")
+        return "; ".join(said)
 
 
 def _share(dose: Dose) -> float:
-    """Return the part of an edge or of a process's calls that a fault may strike; all, where nobody knows."""
+    """Return the part of an edge or of a process's calls that a fault may strike; all, where it has none."""
     return float(getattr(dose.what, "share", 1.0))
 
 

@@ -198,7 +198,7 @@ class Experiment(Settings):
             if (radius := self.radius(stress)) is not None:
                 radius.check_names(routes, list(self.load.client), f"{where}: blast_radius")
                 try:
-                    radius.check(stress.doses)
+                    radius.check(stress.doses, self.load)
                 except ConfigurationError as error:
                     raise ConfigurationError(f"{where} {error.message}", error.key) from None
             count = expected(self.load_under(stress), self.lengths(stress), stress.faults)
@@ -270,7 +270,7 @@ class Experiment(Settings):
         radius = self.radius(stress)
         if radius is None:
             return set()
-        reached = radius.reaches({request.name: request.client for request in self.load.request})
+        reached = radius.reaches(self.load)
         return {index for index, route in enumerate(self.routes) if route not in reached}
 
     @property

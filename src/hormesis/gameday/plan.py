@@ -36,6 +36,7 @@ class PlannedStress:
         doses: What is dosed.
         phases: The seconds of each phase.
         objectives: What must hold, by route and phase, in words.
+        radius: Whom it may hit, in words; empty where nobody bounds that.
         obstacle: Why this machine can't dose it; empty when it can.
     """
 
@@ -44,6 +45,7 @@ class PlannedStress:
     doses: Sequence[PlannedDose]
     phases: Mapping[str, float]
     objectives: Mapping[str, str]
+    radius: str
     obstacle: str
 
 
@@ -124,6 +126,8 @@ def lines(plan: Plan) -> Iterator[str]:
         yield "  phases   " + ", ".join(f"{name} {format_seconds(each)}" for name, each in stress.phases.items())
         for where, what in stress.objectives.items():
             yield f"  expects  {where}: {what}"
+        if stress.radius:
+            yield f"  within   {stress.radius}"
         if stress.obstacle:
             yield f"  CAN'T    {stress.obstacle}"
 
@@ -169,6 +173,7 @@ def _stress(experiment: Experiment, stress: Stress, obstacle: str) -> PlannedStr
     calm, dose, recovery = experiment.lengths(stress)
     found_out, back = experiment.allowances(stress)
     lengths = (calm, found_out, dose - found_out, back, recovery - back)
+    radius = experiment.radius(stress)
     objectives = {}
     for route in experiment.routes:
         for phase in Phase:
@@ -180,6 +185,7 @@ def _stress(experiment: Experiment, stress: Stress, obstacle: str) -> PlannedStr
         doses=[PlannedDose(each.target, describe(each.what), how_undone(each)) for each in stress.doses],
         phases={phase.value: length for phase, length in zip(Phase, lengths, strict=True)},
         objectives=objectives,
+        radius="" if radius is None else radius.in_words(experiment.load),
         obstacle=obstacle,
     )
 

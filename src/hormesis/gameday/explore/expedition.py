@@ -177,7 +177,7 @@ class Expedition:
         if self.experiment.blast_radius is None:
             return True
         try:
-            self.experiment.blast_radius.check([each.dose() for each in injections])
+            self.experiment.blast_radius.check([each.dose() for each in injections], self.experiment.load)
         except ConfigurationError:
             return False
         return True
