@@ -32,7 +32,7 @@ from hormesis.chaos import (
     fault_from,
 )
 from hormesis.chaos.faults import Inject
-from hormesis.chaos.faults.aim import client_range, ordinals
+from hormesis.chaos.faults.aim import client_range
 from hormesis.errors import ConfigurationError
 
 TABLES: list[tuple[dict[str, object], Fault, str]] = [
@@ -211,15 +211,6 @@ def test_value(fault: Fault) -> None:
     assert len({fault, dataclasses.replace(fault)}) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(fault, dataclasses.fields(fault)[0].name, 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "members"),
-    [("3", [3]), ("1-2", [1, 2]), ("9-", [9, 10, 11, 12]), ("every 5, 1", [1, 5, 10]), (" 2 - 3 ,7", [2, 3, 7])],
-)
-def test_ordinals(text: str, members: list[int]) -> None:
-    """Numbers, ranges, and every n-th."""
-    assert [number for number in range(1, 13) if number in ordinals(text)] == members
 
 
 @pytest.mark.parametrize(

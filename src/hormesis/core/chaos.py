@@ -17,21 +17,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from hormesis.errors import ConfigurationError
+from hormesis.core.ordinals import Ordinals
 
-__all__ = ["ChaosMachine", "Ordinals", "Terms", "Trigger", "draw", "fold"]
+__all__ = ["ChaosMachine", "Terms", "Trigger", "draw", "fold"]
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _BELOW_ONE = 2.0**-53
-
-_RANGE = re.compile(r"(\d{1,9})(?:(-)(\d{1,9})?)?")
-_RANGES_MAX = 20
-_TEXT_MAX = 200
 
 Criteria: TypeAlias = Sequence[tuple[str, Callable[[str], object]]]
 """Labels of a call, each with what its value must match."""
@@ -57,44 +52,6 @@ def draw(stream: int, index: int) -> float:
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
     return ((mixed ^ (mixed >> 31)) >> 11) * _BELOW_ONE
-
-
-class Ordinals:
-    """Which calls, by their numbers from 1: `"3"`, `"1-2"`, `"5-"`, `"1-2, 7"`.
-
-    Args:
-        text: As people write it.
-        key: The setting's name, for the error.
-
-    Raises:
-        ConfigurationError: It can't be meant.
-
-    >>> first_two = Ordinals("1-2")
-    >>> [number in first_two for number in (1, 2, 3)]
-    [True, True, False]
-    """
-
-    __slots__ = ("_ranges", "text")
-
-    def __init__(self, text: object, key: str = "calls") -> None:
-        accepted = f"numbers from 1 such as '3', '1-2', '5-' or '1-2, 7', up to {_RANGES_MAX} of them"
-        pieces = text.split(",", _RANGES_MAX) if isinstance(text, str) and len(text) <= _TEXT_MAX else []
-        self._ranges: list[tuple[int, int | None]] = []
-        for piece in pieces:
-            match = _RANGE.fullmatch(piece.strip())
-            if match is None:
-                raise ConfigurationError.bad_value(key, text, accepted)
-            first = int(match[1])
-            last = first if match[2] is None else None if match[3] is None else int(match[3])
-            if first < 1 or (last is not None and last < first):
-                raise ConfigurationError.bad_value(key, text, accepted)
-            self._ranges.append((first, last))
-        if not 0 < len(self._ranges) <= _RANGES_MAX:
-            raise ConfigurationError.bad_value(key, text, accepted)
-        self.text = str(text)
-
-    def __contains__(self, number: int) -> bool:
-        return any(first <= number and (last is None or number <= last) for first, last in self._ranges)
 
 
 class Terms(NamedTuple):

@@ -22,7 +22,8 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, cast
 
 from hormesis.clock import MONOTONIC
-from hormesis.core.chaos import Ordinals, Terms, Trigger, fold
+from hormesis.core.chaos import Terms, Trigger, fold
+from hormesis.core.ordinals import ORDINALS_ACCEPTED, Ordinals
 from hormesis.errors import ConfigurationError
 from hormesis.outcome import FailureKind
 from hormesis.patterns.part import is_async, normalise, share, whole
@@ -51,7 +52,6 @@ INJECTIONS_MAX = 20
 _KINDS = tuple(kind.value for kind in FailureKind if kind is not FailureKind.REJECTED)
 _ERROR_ACCEPTED = f"a failure kind ({', '.join(_KINDS)}), an exception class, or a function that returns an exception"
 _STATUS_ACCEPTED = "a status of HTTP from 200 to 599, or the name of one of gRPC such as 'UNAVAILABLE'"
-_CALLS_ACCEPTED = "numbers from 1 such as '3', '1-2', '5-' or '1-2, 7'"
 _WHERE_ACCEPTED = "a table of labels, each with what it must be ('*' stands for anything), such as { host = 'eu-*' }"
 
 GRPC_STATUSES: Final = (
@@ -110,8 +110,8 @@ class Injection(Settings):
         behaviour: A function without arguments that is called before, for what no other setting can say. Where the call
             is asynchronous it may be, too. What it raises, the caller gets.
         share: The share of the calls.
-        calls: Which of them, by their numbers since the fault came into force: `"1-2"` are the first two. Those that
-            `where` leaves out are not counted.
+        calls: Which of them, by their numbers since the fault came into force: `"1-2"` are the first two,
+            `"1, every 5"` the first and each fifth. Those that `where` leaves out are not counted.
         every: One in so many.
         after, until: Only so long after it came into force, and no longer.
         where: Labels of the call, each with a pattern: what `calling(…)` has told and integrations tell (`host`,
@@ -135,7 +135,7 @@ class Injection(Settings):
     behaviour: Callable[[], object] | None = None
     # All of them: whoever writes a fault wants to see it, and how many calls are touched at all has a bound of its own.
     share: float = 1.0
-    calls: int | str | None = dataclasses.field(default=None, metadata={ACCEPTED: _CALLS_ACCEPTED})
+    calls: int | str | None = dataclasses.field(default=None, metadata={ACCEPTED: ORDINALS_ACCEPTED})
     every: int | None = None
     after: Duration = 0.0
     until: Duration | None = None
@@ -154,8 +154,7 @@ class Injection(Settings):
             where=_labels(self.where),
         )
         if self.calls is not None:
-            given = self.calls if isinstance(self.calls, bool) else str(self.calls)
-            normalise(self, calls=Ordinals(given).text)
+            normalise(self, calls=Ordinals(self.calls).text)
         if self.every is not None:
             whole("every", self.every, 1, 1_000_000_000)
         if self.until is not None and seconds(self.until) <= seconds(self.after, zero=True):

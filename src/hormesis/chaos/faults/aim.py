@@ -18,14 +18,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from hormesis.chaos.faults.checks import check_share
+from hormesis.core.ordinals import Ordinals
 from hormesis.errors import ConfigurationError
 from hormesis.units import Duration, format_seconds, seconds
 
-__all__ = ["ByConnection", "ByRequest", "ClientRange", "Head", "Ordinals", "Windowed", "client_range", "ordinals"]
+__all__ = ["ByConnection", "ByRequest", "ClientRange", "Head", "Windowed", "client_range"]
 
 _TEXT_MAX = 1000
-_ORDINALS_ACCEPTED = "numbers from 1 such as '3', '1-2', '10-', 'every 5', or several of them with commas between"
-_ORDINAL = re.compile(r"(\d{1,9})(?:\s*(-)\s*(\d{1,9})?)?|every\s+(\d{1,9})")
 _CLIENT_ACCEPTED = "an address or network, with a port or ports if meant: '10.0.0.0/8', '127.0.0.1:4000-4010', '[::1]'"
 _CLIENT = re.compile(r"(?:\[([0-9A-Fa-f:.%/]+)\]|([0-9./]+)|([0-9A-Fa-f:.]+(?:/\d+)?))(?::(\d{1,5})(?:-(\d{1,5}))?)?")
 _ROUTE_ACCEPTED = "a path, a method, or both: '/orders', '/orders/{id}', 'POST /orders/*', 'DELETE'"
@@ -48,43 +47,7 @@ class Head(NamedTuple):
     headers: Mapping[str, str]
 
 
-class Ordinals:
-    """A set of numbers from 1: a few, a range, every n-th.
-
-    >>> first_two = ordinals("1-2, every 10")
-    >>> [number for number in range(1, 25) if number in first_two]
-    [1, 2, 10, 20]
-    """
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, parts: tuple[tuple[int, float, int], ...]) -> None:
-        self._parts = parts  # from, up to, step
-
-    def __contains__(self, number: int) -> bool:
-        return any(low <= number <= high and number % step == 0 for low, high, step in self._parts)
-
-
-@lru_cache(maxsize=256)
-def ordinals(text: str, key: str = "connections") -> Ordinals:
-    """Read a set of numbers.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    parts = []
-    for part in text.split(",") if len(text) <= _TEXT_MAX else [""]:
-        match = _ORDINAL.fullmatch(part.strip())
-        if match is None:
-            raise ConfigurationError.bad_value(key, text, _ORDINALS_ACCEPTED)
-        low, dash, high, every = match.groups()
-        if every:
-            parts.append((1, float("inf"), int(every)))
-        else:
-            parts.append((int(low), float(high) if high else float("inf") if dash else float(low), 1))
-    if any(low < 1 or high < low or step < 1 for low, high, step in parts):
-        raise ConfigurationError.bad_value(key, text, _ORDINALS_ACCEPTED)
-    return Ordinals(tuple(parts))
+_ordinals = lru_cache(maxsize=256)(Ordinals)
 
 
 class ClientRange(NamedTuple):
@@ -259,7 +222,7 @@ class ByConnection(Windowed):
             number: As counted since the fault was put into force; None for one that was open before.
             luck: Of this connection, in [0, 1).
         """
-        chosen = self.connections is None or (number is not None and number in ordinals(str(self.connections)))
+        chosen = self.connections is None or (number is not None and number in _ordinals(str(self.connections)))
         return chosen and (self.picks_requests or luck < self.share)
 
     def _whom(self, *, share: bool = True) -> str:
@@ -317,7 +280,7 @@ class ByRequest(ByConnection):
 
     def strikes_request(self, number: int, luck: float) -> bool:
         """Whether a request is struck, the `number`-th that was counted, with its own luck in [0, 1)."""
-        return (self.requests is None or number in ordinals(str(self.requests), "requests")) and luck < self.share
+        return (self.requests is None or number in _ordinals(str(self.requests))) and luck < self.share
 
     def _whom(self, *, share: bool = True) -> str:
         words = ""
@@ -332,12 +295,8 @@ class ByRequest(ByConnection):
 
 def _normalise_ordinals(fault: ByConnection, key: str) -> None:
     value = getattr(fault, key)
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ConfigurationError.bad_value(key, value, _ORDINALS_ACCEPTED)
-    ordinals(str(value), key)
-    object.__setattr__(fault, key, str(value))
+    if value is not None:
+        object.__setattr__(fault, key, Ordinals(value, key).text)
 
 
 def _text(key: str, value: object, accepted: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from hormesis.core.chaos import draw, fold
 
 __all__ = ["luck"]
 
@@ -13,6 +13,4 @@ def luck(*key: object) -> float:
     >>> luck(1, "payments", "slow", 7) == luck(1, "payments", "slow", 7) != luck(2, "payments", "slow", 7)
     True
     """
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
-    # 53 bits, as many as a float holds: a number that is rounded up to 1 would escape a share of 1.
-    return (int.from_bytes(digest) >> 11) / 2**53
+    return draw(fold(*key), 0)
