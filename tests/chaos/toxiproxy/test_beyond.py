@@ -126,7 +126,8 @@ def test_a_rising_toxicity_keeps_whom_it_struck(api: Api, echo: str) -> None:
         api.ask("POST", "/proxies/redis/toxics", body)
 
         def struck() -> set[int]:
-            return {number for number, caller in enumerate(callers) if exchange(caller) >= 0.03}
+            # Asked twice, because on a busy host an exchange is late by itself now and then.
+            return {number for number, caller in enumerate(callers) if exchange(caller) >= 0.03 <= exchange(caller)}
 
         few = struck()
         assert 0 < len(few) < 16
