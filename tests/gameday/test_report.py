@@ -705,10 +705,25 @@ def test_the_undo_log_says_who_undid_what_and_whether_it_is_back(tmp_path: Path)
     assert "by the watchdog" in said
     assert "NOT undone: no such process" in said
     assert "0.1 s the processes of the run – not undone yet" in said
+    assert "arm stress" not in said
     table = printed(day)
     assert "4 entries in the undo log" in table
     assert "a pause: NOT undone: no such process" in table
     assert "all undone" in printed(gameday(THREE[0], undo_log=log[1:2]))
+
+
+def test_the_undo_log_says_on_which_arm(tmp_path: Path) -> None:
+    """With arms side by side each entry names its own, and is back to normal when that one is."""
+    log = [
+        Episode(what="a pause", began=30.0, arm="bare", why="no such process"),
+        Episode(what="a pause", began=30.0, ended=37.0, by="runner", arm="protected"),
+    ]
+    day = gameday(changed(THREE[0], "bare", recovered_after=None), undo_log=log, started=STARTED - 25)
+    said = " ".join(written(day, tmp_path).text.split())
+    assert "a pause bare payments slow – NOT undone: no such process not back to normal: bare" in said
+    assert "a pause protected payments slow 7.0 s by the runner back to normal" in said
+    assert "a pause (bare): NOT undone: no such process" in printed(day)
+    assert [each["arm"] for each in as_json(day, samples=False)["undo_log"]] == ["bare", "protected"]
 
 
 def test_noise_probes_controls_and_intervals_are_on_the_page(tmp_path: Path) -> None:

@@ -56,12 +56,17 @@ class Entry:
         what: The fault and its place, in words.
         undo: How to take it back, step by step.
         lease: When its time is up, on the monotonic clock of the boot; None: with the end of the runner.
+        arm: Whose it is, where several systems are stressed side by side.
     """
 
     id: int
     what: str
     undo: tuple[Undo, ...]
     lease: float | None = None
+    arm: str = ""
+
+    def __str__(self) -> str:
+        return _named(self.what, self.arm)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Episode:
         ended: When it was undone; None while it was not.
         by: Who undid it: `"runner"`, `"watchdog"`, `"hormesis undo"`; empty while nobody has.
         why: Why it could not be undone when that was tried last; empty when it was.
+        arm: Whose it was, where several systems were stressed side by side.
     """
 
     what: str
@@ -89,6 +95,10 @@ class Episode:
     ended: float | None = None
     by: str = ""
     why: str = ""
+    arm: str = ""
+
+    def __str__(self) -> str:
+        return _named(self.what, self.arm)
 
 
 class Ledger:
@@ -153,7 +163,7 @@ class Ledger:
                 self.pid, self.started, self.boot = record["pid"], record["started"], record["boot"]
             case "fault":
                 undo = tuple(from_data(table) for table in record["undo"])
-                entry = Entry(record["id"], record["what"], undo, record.get("lease"))
+                entry = Entry(record["id"], record["what"], undo, record.get("lease"), record.get("arm", ""))
                 self._open[entry.id] = entry
                 self.last = max(self.last, entry.id)
             case "undone":
@@ -217,23 +227,24 @@ class Journal:
                 os.close(folder)
         return journal
 
-    def enter(self, what: str, undo: Iterable[Undo], lease: float | None = None) -> Entry:
+    def enter(self, what: str, undo: Iterable[Undo], lease: float | None = None, arm: str = "") -> Entry:
         """Write down a fault that is about to act.
 
         Args:
             what: The fault and its place, in words.
             undo: How to take it back, step by step.
             lease: When its time is up, on the monotonic clock.
+            arm: Whose it is, where several systems are stressed side by side.
 
         Raises:
             OSError: It can't be written: the fault must not act.
         """
         with self._lock:
-            entry = Entry(self.ledger.last + 1, what, tuple(undo), lease)
+            entry = Entry(self.ledger.last + 1, what, tuple(undo), lease, arm)
             if entry.id > _RECORDS_MAX:
                 raise OSError(f"{self.path} holds {_RECORDS_MAX:,} faults already")
             self.ledger.last = entry.id
-        record = {"record": "fault", "id": entry.id, "what": what, "at": time.monotonic()}
+        record = {"record": "fault", "id": entry.id, "what": what, "arm": arm, "at": time.monotonic()}
         self._append({**record, "lease": lease, "undo": [to_data(step) for step in entry.undo]})
         return entry
 
@@ -294,7 +305,7 @@ def history(path: str | os.PathLike[str]) -> list[Episode]:
             record = json.loads(line)
             match record["record"]:
                 case "fault":
-                    episodes[record["id"]] = Episode(what=record["what"], began=record["at"])
+                    episodes[record["id"]] = Episode(what=record["what"], began=record["at"], arm=record.get("arm", ""))
                 case "undone":
                     ended = {"ended": record["at"], "by": record.get("by", ""), "why": ""}
                     if episodes[record["id"]].ended is None:
@@ -348,6 +359,10 @@ def recover(path: str | os.PathLike[str], by: str = "hormesis undo") -> list[Und
                 f"{path.parent}: the game day that writes there goes on (process {ledger.pid}); stop it first"
             )
         return replay(journal, ledger.outstanding, rebooted=ledger.boot != boot_id())
+
+
+def _named(what: str, arm: str) -> str:
+    return f"{what} ({arm})" if arm else what
 
 
 def _undo(entry: Entry, *, rebooted: bool) -> str:

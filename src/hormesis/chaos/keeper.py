@@ -246,7 +246,7 @@ def _say(why: str, done: list[Undone]) -> None:
     """Tell the terminal, if there still is one."""
     lines = [f"hormesis watchdog: {why}"]
     for undone in done:
-        lines.append(f"  {'NOT undone' if undone.why else 'undone'}: {undone.entry.what}")
+        lines.append(f"  {'NOT undone' if undone.why else 'undone'}: {undone.entry}")
         if undone.why:
             lines.append(f"    {undone.why}")
     with suppress(OSError):

@@ -40,10 +40,12 @@ class Safety:
 
     Args:
         keeper: The watchdog, running, with a journal.
+        arm: Whose faults these are, for the journal, where several systems are stressed side by side.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, arm: str = "") -> None:
         self.keeper = keeper
+        self.arm = arm
         self.expired: list[str] = []
         """What the watchdog undid, as its time was up or this loop hung."""
         self.left: list[str] = []
@@ -104,7 +106,7 @@ class Safety:
         now = time.monotonic()
         until = None if within is None else now + within
         deadline = min(now + LEASE, until or now + LEASE) if lease else None
-        entry = await asyncio.to_thread(lambda: self._journal.enter(act.what, act.undo(), deadline))
+        entry = await asyncio.to_thread(lambda: self._journal.enter(act.what, act.undo(), deadline, self.arm))
         self._held[act] = _Held(entry, until)
         try:
             await act.begin()

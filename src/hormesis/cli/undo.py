@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"there is no folder {options.dir!r}; name the --out of the game day")
     done = recover(folder / FILE_NAME)
     for undone in done:
-        print(f"{'NOT undone' if undone.why else 'undone'}: {undone.entry.what}")
+        print(f"{'NOT undone' if undone.why else 'undone'}: {undone.entry}")
         if undone.why:
             print(f"  {undone.why}")
     if not done:

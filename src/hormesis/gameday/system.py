@@ -101,7 +101,7 @@ class ArmSystem:
                 self._dosed.append(act)
                 await self.safety.apply(act, within=within)
 
-    async def undo(self, stress: Stress) -> None:
+    async def undo(self) -> None:
         """Take them out of force again, the last first; undoing twice changes nothing.
 
         Bounded in time, and done to the end if it is cancelled. What can't be undone does not raise: see `left`.
@@ -151,7 +151,7 @@ async def running(
         ProcessFailed: A process ended early or did not get ready, or one of its other commands failed.
     """
     async with contextlib.AsyncExitStack() as stack:
-        safety = await stack.enter_async_context(Safety(keeper))
+        safety = await stack.enter_async_context(Safety(keeper, arm if len(experiment.arm) > 1 else ""))
         setup = _Setup(experiment, arm, folder, out, scratch, experiment.stress if stresses is None else stresses)
         await setup.prepare(safety)
         proxies: dict[str, EdgeProxy] = {}

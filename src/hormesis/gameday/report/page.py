@@ -131,9 +131,10 @@ def _checks(stress: StressResult) -> dict[tuple[str, Phase, str, float], dict[st
 def _stressed(gameday: GameDay, episode: Episode) -> tuple[str, str]:
     """Return the stress that a fault belongs to, and what was seen of the steady state after it; empty for none."""
     for stress in gameday.stresses:
-        for outcome in stress.outcomes.values():
+        outcomes = [each for each in stress.outcomes.values() if episode.arm in ("", each.arm)]
+        for outcome in outcomes:
             start = outcome.started - gameday.started
             if start <= episode.began <= start + max((window.end for window in outcome.phases.values()), default=0.0):
-                unwell = [each.arm for each in stress.outcomes.values() if not each.steady]
+                unwell = [each.arm for each in outcomes if not each.steady]
                 return stress.name, f"not back to normal: {', '.join(unwell)}" if unwell else "back to normal"
     return "", ""

@@ -179,7 +179,7 @@ def _circumstances(gameday: GameDay) -> Findings:
         yield gameday.host, said if busiest is None else [*said, f"at its busiest: {words.machine(busiest)}"]
     if gameday.undo_log:
         left = [episode for episode in gameday.undo_log if episode.ended is None]
-        said = [f"{episode.what}: {words.undone(episode)}" for episode in left]
+        said = [f"{episode}: {words.undone(episode)}" for episode in left]
         yield f"{words.counted(len(gameday.undo_log), 'entry', 'entries')} in the undo log", said or ["all undone"]
 
 
