@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hormesis.chaos import Keeper, safety
-from hormesis.chaos.host import Act, FaultFailed
+from hormesis.chaos.host import BlockingAct, FaultFailed
 from hormesis.chaos.safety import Safety
 from hormesis.chaos.undo import Remove, Run, Undo
 from hormesis.errors import HormesisError
@@ -28,11 +28,11 @@ RUNNER = """
 import asyncio, sys, time
 from pathlib import Path
 from hormesis.chaos import Keeper
-from hormesis.chaos.host import Act
+from hormesis.chaos.host import BlockingAct
 from hormesis.chaos.safety import Safety
 from hormesis.chaos.undo import Remove
 
-class Flag(Act):
+class Flag(BlockingAct):
     def __init__(self, path):
         self.what, self.path = f"the flag {path.name}", path
     def undo(self):
@@ -53,7 +53,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-class Flag(Act):
+class Flag(BlockingAct):
     """A fault that is a file."""
 
     def __init__(self, path: Path, *, possible: str | None = None, fails: bool = False) -> None:

@@ -120,10 +120,6 @@ class _Doing(Act):
         """Return what a stranger has to do."""
         return self._undo
 
-    def apply(self) -> None:
-        """Begin; see `begin`."""
-        raise NotImplementedError("this is done on the loop")
-
     async def begin(self) -> None:
         """Begin."""
         await _done(self._begin())
@@ -237,7 +233,7 @@ class _Missing(Act):
         """Return nothing."""
         return ()
 
-    def apply(self) -> None:
+    async def begin(self) -> None:
         """It never comes to this."""
 
 

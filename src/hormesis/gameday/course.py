@@ -157,7 +157,7 @@ class Course:
             self._watch = None
             self.undoing = time.monotonic()
             if self.dosed:
-                await self.system.undo(self.stress)
+                await self.system.undo()
             self.dose_end = time.monotonic()
 
     async def _back(self) -> None:

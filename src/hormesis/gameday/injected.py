@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hormesis.chaos.faults import Inject
-from hormesis.chaos.host import Act, FaultFailed
+from hormesis.chaos.host import BlockingAct, FaultFailed
 from hormesis.chaos.inside import CONTROL_VARIABLE, TOKEN_VARIABLE, Unreachable, dose, new_token, undo
 from hormesis.chaos.undo import Undo
 
@@ -55,7 +55,7 @@ class Inside:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Injected(Act):
+class Injected(BlockingAct):
     """A fault inside of a process.
 
     Args:

@@ -13,14 +13,14 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from hormesis.chaos import marks
-from hormesis.chaos.host import Act
+from hormesis.chaos.host import BlockingAct
 
-Acting = Callable[[Act], AbstractContextManager[None]]
+Acting = Callable[[BlockingAct], AbstractContextManager[None]]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @contextmanager
-def _acting(act: Act) -> Iterator[None]:
+def _acting(act: BlockingAct) -> Iterator[None]:
     """Put a fault into force and take it back twice; what this machine can't do is skipped, but never in CI."""
     reason = act.possible()
     if reason is not None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from hormesis.chaos import marks
-from hormesis.chaos.host import Act, Burn, Disk, FakeClock, FaultFailed, Fill, Hog, Lowered, Quota, Skew
+from hormesis.chaos.host import BlockingAct, Burn, Disk, FakeClock, FaultFailed, Fill, Hog, Lowered, Quota, Skew
 from hormesis.chaos.host import neighbours as neighbours_module
 
-Acting = Callable[[Act], AbstractContextManager[None]]
+Acting = Callable[[BlockingAct], AbstractContextManager[None]]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 PATIENCE = 10.0

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from hormesis.chaos.host import Act, Network, PacketLoss, RejectPort, ThinCable, ThinPort, Unplugged
+from hormesis.chaos.host import BlockingAct, Network, PacketLoss, RejectPort, ThinCable, ThinPort, Unplugged
 from hormesis.chaos.host import act as act_module
 
-Acting = Callable[[Act], AbstractContextManager[None]]
+Acting = Callable[[BlockingAct], AbstractContextManager[None]]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 SOON = 2.0

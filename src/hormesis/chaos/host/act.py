@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from hormesis.chaos.undo import Undo
 from hormesis.errors import HormesisError
 
-__all__ = ["Act", "FaultFailed", "find_program", "needs", "run", "to_the_end"]
+__all__ = ["Act", "BlockingAct", "FaultFailed", "find_program", "needs", "run", "to_the_end"]
 
 T = TypeVar("T")
 
@@ -52,7 +52,22 @@ class Act(ABC):
 
     @abstractmethod
     def undo(self) -> Sequence[Undo]:
-        """Return how to take it back; asked before `apply`, and right whether or how far that has come."""
+        """Return how to take it back; asked before `begin`, and right whether or how far that has come."""
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """Put it into force.
+
+        Raises:
+            FaultFailed: It can't be.
+        """
+
+    async def end(self) -> None:  # noqa: B027  # most keep nothing
+        """Let go of what was kept of it in this process, before its undo."""
+
+
+class BlockingAct(Act):
+    """An act that blocks, and is therefore done off the loop, to its end even if that is cancelled."""
 
     @abstractmethod
     def apply(self) -> None:
@@ -62,15 +77,15 @@ class Act(ABC):
             FaultFailed: The machine refused.
         """
 
-    def release(self) -> None:  # noqa: B027  # most keep nothing
+    def release(self) -> None:  # most keep nothing
         """Let go of what was kept of it in this process, before its undo; this may block for a moment."""
 
     async def begin(self) -> None:
-        """Do what `apply` does, off the loop; it is done to its end even if this is cancelled."""
+        """Do what `apply` does."""
         await to_the_end(asyncio.to_thread(self.apply))
 
     async def end(self) -> None:
-        """Do what `release` does, off the loop."""
+        """Do what `release` does."""
         await to_the_end(asyncio.to_thread(self.release))
 
 

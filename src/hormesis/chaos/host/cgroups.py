@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hormesis.chaos.host.act import Act, FaultFailed
+from hormesis.chaos.host.act import BlockingAct, FaultFailed
 from hormesis.chaos.undo import Cgroup
 
 __all__ = ["Quota"]
@@ -20,7 +20,7 @@ _ROUNDS = 10
 """How often new children are looked for while the group is filled."""
 
 
-class Quota(Act):
+class Quota(BlockingAct):
     """A process group gets no more than so much of the processors.
 
     Args:

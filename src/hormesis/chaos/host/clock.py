@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hormesis.chaos.host.act import Act, FaultFailed
+from hormesis.chaos.host.act import BlockingAct, FaultFailed
 from hormesis.chaos.undo import Write
 
 __all__ = ["FakeClock", "Skew"]
@@ -64,7 +64,7 @@ class FakeClock:
         }
 
 
-class Skew(Act):
+class Skew(BlockingAct):
     """The clock of a process is wrong.
 
     Args:

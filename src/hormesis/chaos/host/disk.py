@@ -9,7 +9,7 @@ import errno
 import os
 from pathlib import Path
 
-from hormesis.chaos.host.act import Act, FaultFailed, find_program, needs, run
+from hormesis.chaos.host.act import BlockingAct, FaultFailed, find_program, needs, run
 from hormesis.chaos.undo import Remove, Run
 
 __all__ = ["Disk", "Fill"]
@@ -19,7 +19,7 @@ _CHUNKS = (1 << 20, 1 << 12)
 """It is filled with large pieces while they fit, then with small ones, down to the last page."""
 
 
-class Disk(Act):
+class Disk(BlockingAct):
     """A disk of its own at a folder, which must be empty: what is in it would be hidden.
 
     Args:
@@ -49,7 +49,7 @@ class Disk(Act):
         run(self.what, "mount", "-t", "tmpfs", "-o", options, "hormesis", str(self.path))
 
 
-class Fill(Act):
+class Fill(BlockingAct):
     """The disk has no room left.
 
     Args:

@@ -10,7 +10,7 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from hormesis.chaos.host.act import Act, find_program, needs, run
+from hormesis.chaos.host.act import BlockingAct, find_program, needs, run
 from hormesis.chaos.undo import Run
 
 __all__ = ["Loss", "RejectPort"]
@@ -20,7 +20,7 @@ _WAIT = ("-w", "1")
 """How many seconds to wait for another user of the firewall; an undo has no more."""
 
 
-class _Rules(Act):
+class _Rules(BlockingAct):
     """Rules of the firewall for one port."""
 
     def __init__(self, where: str, port: int, host: str = "127.0.0.1", device: str = "lo") -> None:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hormesis.chaos import marks
-from hormesis.chaos.host.act import Act, FaultFailed
+from hormesis.chaos.host.act import BlockingAct, FaultFailed
 from hormesis.chaos.undo import Limit
 
 __all__ = ["Lowered"]
 
 
-class Lowered(Act):
+class Lowered(BlockingAct):
     """Each process that bears a mark may use only so much more of something than it does now.
 
     Only the soft limit is lowered, so it takes no privilege to raise it again; a process that raises its own is not

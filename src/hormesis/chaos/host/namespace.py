@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from hormesis.chaos.host.act import Act, find_program, needs, run
+from hormesis.chaos.host.act import BlockingAct, find_program, needs, run
 from hormesis.chaos.undo import Run
 
 __all__ = ["Network", "ThinCable", "Unplugged"]
@@ -13,7 +13,7 @@ _SUBNET = "10.213"
 """Where the networks are: each takes four addresses of it."""
 
 
-class Network(Act):
+class Network(BlockingAct):
     """A network of its own: what runs in it (`prefix`) sees its own loopback and this machine, and nothing else.
 
     Args:
@@ -60,7 +60,7 @@ class Network(Act):
             run(self.what, "ip", "-n", self.name, "link", "set", device, "up")
 
 
-class Unplugged(Act):
+class Unplugged(BlockingAct):
     """The cable of a network is pulled at its far end.
 
     Args:
@@ -87,7 +87,7 @@ class Unplugged(Act):
         run(self.what, "ip", "-n", self.network.name, "link", "set", self.network.inner, "down")
 
 
-class ThinCable(Act):
+class ThinCable(BlockingAct):
     """The cable of a network carries only so much each way, for all connections together.
 
     Args:

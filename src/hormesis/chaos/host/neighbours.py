@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hormesis.chaos import marks
-from hormesis.chaos.host.act import Act, FaultFailed, find_program
+from hormesis.chaos.host.act import BlockingAct, FaultFailed, find_program
 from hormesis.chaos.undo import Signal
 
 __all__ = ["Burn", "Hog"]
@@ -60,7 +60,7 @@ _RESERVE = 0.1
 """The share of the machine's memory that is never taken."""
 
 
-class _Neighbour(Act):
+class _Neighbour(BlockingAct):
     """A program that runs beside the system for as long as the dose lasts."""
 
     def __init__(self, what: str, mark: int) -> None:

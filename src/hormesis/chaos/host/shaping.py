@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 
-from hormesis.chaos.host.act import Act, find_program, needs, run
+from hormesis.chaos.host.act import BlockingAct, find_program, needs, run
 from hormesis.chaos.undo import Run
 
 __all__ = ["ThinPort"]
@@ -29,7 +29,7 @@ _LOCK = threading.Lock()
 """Whoever finds no tree makes one; two must not do so at the same time."""
 
 
-class ThinPort(Act):
+class ThinPort(BlockingAct):
     """All that goes to and from a port shares a rate each way.
 
     Args:
