@@ -18,6 +18,7 @@ import pytest
 
 from hormesis.chaos import Keeper, safety
 from hormesis.chaos.host import BlockingAct, FaultFailed
+from hormesis.chaos.journal import history
 from hormesis.chaos.safety import Safety
 from hormesis.chaos.undo import Remove, Run, Undo
 from hormesis.errors import HormesisError
@@ -29,6 +30,7 @@ import asyncio, sys, time
 from pathlib import Path
 from hormesis.chaos import Keeper
 from hormesis.chaos.host import BlockingAct
+from hormesis.chaos.journal import history
 from hormesis.chaos.safety import Safety
 from hormesis.chaos.undo import Remove
 
@@ -83,19 +85,31 @@ class Flag(BlockingAct):
         self.released += 1
 
 
-def run(folder: Path, scenario: Callable[[Safety], Awaitable[None]]) -> list[dict[str, Any]]:
+def run(folder: Path, scenario: Callable[[Safety], Awaitable[None]], *, arm: str = "") -> list[dict[str, Any]]:
     """Run a scenario with a real watchdog; returns what the journal says in the end, besides the processes."""
 
     async def main() -> None:
         async with asyncio.timeout(3 * PATIENCE):
             with Keeper(folder / "undo.jsonl") as keeper:
-                async with Safety(keeper) as safe:
+                async with Safety(keeper, arm) as safe:
                     await scenario(safe)
                 assert safe.in_force == []
 
     asyncio.run(main())
     records = [json.loads(line) for line in (folder / "undo.jsonl").read_text().splitlines()]
     return [record for record in records if record.get("id", 1) != 1]
+
+
+def test_whose_fault_it_is(tmp_path: Path) -> None:
+    """Of two systems side by side, whoever undoes a fault and whoever looks back can say on which it was."""
+
+    async def scenario(safe: Safety) -> None:
+        await safe.apply(Flag(tmp_path / "flag"))
+        assert [str(entry) for entry in safe._journal.look().outstanding][1:] == ["the flag flag (bare)"]
+
+    assert run(tmp_path, scenario, arm="bare")[0]["arm"] == "bare"
+    (episode,) = (each for each in history(tmp_path / "undo.jsonl") if each.arm)
+    assert (str(episode), episode.by) == ("the flag flag (bare)", "runner")
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -18,7 +18,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -132,6 +132,8 @@ class Process:
         self.settings = settings
         self.mark = marks.member(marks.new_run(), 1) if keeper is None else keeper.new_mark()
         """What it and all it started bear; see `hormesis.chaos.marks`."""
+        self.births: list[Callable[[], None]] = []
+        """What each new process of it does between fork and exec: faults that it is to be born with."""
         self.restarts = 0
         """How often it was started again after an unexpected end, successfully or not."""
         self._keeper = keeper
@@ -347,7 +349,7 @@ class Process:
 
     def _spawn(self) -> None:
         """Start it; it tells the keeper of itself before it becomes the command."""
-        popen = self._launch(self.settings.argv)
+        popen = self._launch(self.settings.argv, self.births)
         self._popen = popen
         if self._keeper is not None:
             try:
@@ -356,8 +358,8 @@ class Process:
                 self._bury(popen)
                 raise
 
-    def _launch(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start a command of its: in its directory, with its variables, log and mark."""
+    def _launch(self, argv: Sequence[str], births: Sequence[Callable[[], None]] = ()) -> subprocess.Popen[bytes]:
+        """Start a command of its: in its directory, with its variables, log and mark, and what it is born with."""
         settings = self.settings
         what = f"process {settings.name!r}"
         if settings.cwd is not None and not settings.cwd.is_dir():
@@ -378,17 +380,19 @@ class Process:
                     cwd=settings.cwd,
                     env={**os.environ, **settings.env},
                     start_new_session=True,
-                    preexec_fn=self._prepare,  # noqa: PLW1509
+                    preexec_fn=lambda: self._prepare(births),  # noqa: PLW1509
                 )
             except OSError as error:
                 message = f"{what}: the command {argv[0]!r} can't be run: {error.strerror}"
                 raise ConfigurationError(message, "command") from error
 
-    def _prepare(self) -> None:
-        """In the child, before it becomes the command: two calls of the system, for which no thread of ours matters."""
+    def _prepare(self, births: Sequence[Callable[[], None]]) -> None:
+        """In the child, before it becomes the command: a few calls of the system, and no thread of ours matters."""
         marks.bear(self.mark)
         if self._keeper is not None:
             self._keeper.watch_me()
+        for birth in births:  # last, for after one there may be no memory left but for the command
+            birth()
 
     async def _run(self, argv: Sequence[str], purpose: str) -> None:
         """Run a command of its to the end."""

@@ -193,14 +193,14 @@ def _on_process(what: str, dose: Dose, grounds: Grounds) -> Act:
         case Throttle():
             return doing(lambda: process.throttle(fault.throttle), thaw())
         case CpuQuota():
-            quota = Quota(where, process.members, fault.cpu_quota)
+            quota = Quota(where, process.members, fault.cpu_quota, births=process.births)
             if quota.possible() is None or fault.cpu_quota >= 1:
                 return quota
             return doing(lambda: process.throttle(fault.cpu_quota), thaw())
         case FilesLeft():
-            return Lowered(where, process.mark, "files", fault.files_left)
+            return Lowered(where, process.mark, "files", fault.files_left, process.births)
         case MemoryLeft():
-            return Lowered(where, process.mark, "memory", bytes_of(fault.memory_left, least=0))
+            return Lowered(where, process.mark, "memory", bytes_of(fault.memory_left, least=0), process.births)
         case Clock():
             clock = grounds.clocks.get(name)
             return _Missing(what, dose) if clock is None else Skew(where, clock, fault.shift, fault.rate)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hormesis.chaos import marks
+from hormesis.chaos import Process, ProcessSettings, free_port, marks
 from hormesis.chaos.host import BlockingAct, Burn, Disk, FakeClock, FaultFailed, Fill, Hog, Lowered, Quota, Skew
 from hormesis.chaos.host import neighbours as neighbours_module
 
@@ -143,6 +145,63 @@ def test_memory_limit(acting: Acting, start: Start, mark: int) -> None:
     with acting(Lowered("process shop", mark, "memory", 10_000_000)):
         assert fresh() == "no"
     assert fresh() == "ok"
+
+
+def test_a_fault_is_inherited(tmp_path: Path) -> None:
+    """What is started in the place of a process is born with its limits and in its quota; afterwards it is not."""
+    settings = ProcessSettings(
+        "shop",
+        argv=[sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"],
+        port=free_port(),
+        log=tmp_path / "log",
+        restart_after=0,
+    )
+    shop = Process(settings)
+    faults = [
+        # So few files that the group could not be joined after this limit is felt: this process has more open.
+        Lowered("process shop", shop.mark, "files", 6, shop.births),
+        Lowered("process shop", shop.mark, "memory", 200_000_000, shop.births),
+        Quota("process shop", shop.members, 0.9, births=shop.births),
+    ]
+    for fault in faults:
+        if (reason := fault.possible()) is not None:
+            assert "HORMESIS_NO_SKIPS" not in os.environ, reason
+            pytest.skip(reason)
+
+    def bears() -> list[bool]:
+        pid = shop.pid or 0
+        limits = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
+        quota = "hormesis" in Path(f"/proc/{pid}/cgroup").read_text()
+        return [*(resource.prlimit(pid, each)[0] != resource.getrlimit(each)[0] for each in limits), quota]
+
+    async def up(times: int) -> list[bool]:
+        """Wait until it was started so often, and say what it bears then."""
+        async with asyncio.timeout(PATIENCE):
+            while settings.log.read_text().count("up") < times:  # noqa: ASYNC110  # it writes for nobody else
+                await asyncio.sleep(0.01)
+        return bears()
+
+    async def main() -> None:
+        await shop.start()
+        try:
+            assert await up(1) == [False, False, False]
+            undo = [step for fault in faults for step in fault.undo()]
+            for fault in faults:
+                await fault.begin()
+            assert bears() == [True, True, True]
+            shop.kill()
+            assert await up(2) == [True, True, True]
+            for fault in faults:
+                await fault.end()
+            for step in undo:
+                step.act()
+            assert bears() == [False, False, False]
+            shop.kill()
+            assert await up(3) == [False, False, False]
+        finally:
+            await shop.stop(grace=0)
+
+    asyncio.run(main())
 
 
 def test_limits_of_nobody(mark: int) -> None:

@@ -8,13 +8,13 @@ import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, MutableSequence, Sequence
 from typing import Any, TypeVar
 
 from hormesis.chaos.undo import Undo
 from hormesis.errors import HormesisError
 
-__all__ = ["Act", "BlockingAct", "FaultFailed", "find_program", "needs", "run", "to_the_end"]
+__all__ = ["Act", "BlockingAct", "FaultFailed", "InheritedAct", "find_program", "needs", "run", "to_the_end"]
 
 T = TypeVar("T")
 
@@ -87,6 +87,33 @@ class BlockingAct(Act):
     async def end(self) -> None:
         """Do what `release` does."""
         await to_the_end(asyncio.to_thread(self.release))
+
+
+class InheritedAct(BlockingAct):
+    """A fault of the processes that run, with which those that take their place are born.
+
+    Args:
+        births: What each new process does between fork and exec, such as `Process.births`; None: none comes.
+    """
+
+    def __init__(self, births: MutableSequence[Callable[[], None]] | None) -> None:
+        self._births: MutableSequence[Callable[[], None]] = [] if births is None else births
+        self._birth: Callable[[], None] | None = None
+
+    def hand_on(self, birth: Callable[[], None], *, first: bool = False) -> None:
+        """Let new processes do this, until `end`; first, where it needs what another fault may take, such as a file."""
+        self._birth = birth
+        self._births.insert(0 if first else len(self._births), birth)
+
+    def release(self) -> None:
+        """Let those to come be born without it."""
+        if self._birth is not None:
+            self._births.remove(self._birth)
+            self._birth = None
+
+    async def end(self) -> None:
+        """Do what `release` does, on the loop: nobody is between fork and exec there, whom the undo would miss."""
+        self.release()
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:

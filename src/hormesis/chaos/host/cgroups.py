@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hormesis.chaos.host.act import BlockingAct, FaultFailed
+from hormesis.chaos.host.act import FaultFailed, InheritedAct
 from hormesis.chaos.undo import Cgroup
 
 __all__ = ["Quota"]
@@ -20,14 +20,15 @@ _ROUNDS = 10
 """How often new children are looked for while the group is filled."""
 
 
-class Quota(BlockingAct):
-    """A process group gets no more than so much of the processors.
+class Quota(InheritedAct):
+    """A process group gets no more than so much of the processors; what is started in its place is in it from birth.
 
     Args:
         where: Whose, in words.
         members: Returns the numbers of its processes.
         processors: How much: 0.2 is a fifth of one.
         mounts: The list of mounted file systems.
+        births: What those do that are started in their place, between fork and exec.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class Quota(BlockingAct):
         members: Callable[[], Sequence[int]],
         processors: float,
         mounts: str | os.PathLike[str] = "/proc/mounts",
+        births: MutableSequence[Callable[[], None]] | None = None,
     ) -> None:
+        super().__init__(births)
         self.what = f"CPU quota {processors:.3g} on {where}"
         self.members = members
         self.processors = processors
@@ -66,6 +69,7 @@ class Quota(BlockingAct):
                 (group / "cpu.cfs_quota_us").write_text(str(quota))
             else:
                 (group / "cpu.max").write_text(f"{quota} {_PERIOD}")
+            self.hand_on(self._join, first=True)
             moved: set[int] = set()
             for _ in range(_ROUNDS):
                 fresh = set(self.members()) - moved
@@ -77,6 +81,11 @@ class Quota(BlockingAct):
                 moved |= fresh
         except OSError as error:
             raise FaultFailed(self.what, str(error)) from error
+
+    def _join(self) -> None:
+        """Put this process into the group, if there still is one."""
+        with suppress(OSError):
+            (self._group / "cgroup.procs").write_text("0")
 
     @property
     def _group(self) -> Path:

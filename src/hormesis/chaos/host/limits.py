@@ -5,30 +5,35 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from pathlib import Path
 
 from hormesis.chaos import marks
-from hormesis.chaos.host.act import BlockingAct, FaultFailed
+from hormesis.chaos.host.act import FaultFailed, InheritedAct
 from hormesis.chaos.undo import Limit
 
 __all__ = ["Lowered"]
 
 
-class Lowered(BlockingAct):
+class Lowered(InheritedAct):
     """Each process that bears a mark may use only so much more of something than it does now.
 
     Only the soft limit is lowered, so it takes no privilege to raise it again; a process that raises its own is not
-    kept from it. What they start gets the limit of their parent.
+    kept from it. What they start gets the limit of their parent, and what is started in their place the highest of
+    their limits: to need less than they did would be no fault of its own.
 
     Args:
         where: Whose, in words.
         mark: The mark of the process and all it started.
         kind: `"files"` (RLIMIT_NOFILE) or `"memory"` (RLIMIT_AS).
         left: How many more descriptors, or bytes.
+        births: What those do that are started in their place, between fork and exec.
     """
 
-    def __init__(self, where: str, mark: int, kind: str, left: int) -> None:
+    def __init__(
+        self, where: str, mark: int, kind: str, left: int, births: MutableSequence[Callable[[], None]] | None = None
+    ) -> None:
+        super().__init__(births)
         self._limit, self._ceiling, unit = _KINDS[kind]
         self.what = f"{left:,} more {unit} on {where}"
         self.mark = mark
@@ -49,20 +54,37 @@ class Lowered(BlockingAct):
         return []
 
     def apply(self) -> None:
-        """Lower the limit of each of them."""
-        found = marks.find(self.mark)
-        if not found:
+        """Lower the limit of each of them, and of those to come."""
+        wanted = self._wanted()
+        if not wanted:
             raise FaultFailed(self.what, "the process does not run")
-        for pid in found:
+        highest = max(wanted.values())
+        self.hand_on(lambda: self._lower(0, highest))
+        for pid in marks.find(self.mark):  # one may have been started in the meantime
             try:
-                soft, hard = resource.prlimit(pid, self._limit)
-                wanted = self._ceiling(pid, self.left)
-                if soft == resource.RLIM_INFINITY or wanted < soft:
-                    resource.prlimit(pid, self._limit, (wanted, hard))
+                self._lower(pid, wanted.get(pid, highest))
             except ProcessLookupError:
                 continue
             except (OSError, ValueError) as error:
                 raise FaultFailed(self.what, str(error)) from error
+
+    def _wanted(self) -> dict[int, int]:
+        """Return the limit for each of them."""
+        found = {}
+        for pid in marks.find(self.mark):
+            try:
+                found[pid] = self._ceiling(pid, self.left)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            except (OSError, ValueError) as error:
+                raise FaultFailed(self.what, str(error)) from error
+        return found
+
+    def _lower(self, pid: int, wanted: int) -> None:
+        """Lower the limit of a process, 0 for this one; one that is lower already stays."""
+        soft, hard = resource.prlimit(pid, self._limit)
+        if soft == resource.RLIM_INFINITY or wanted < soft:
+            resource.prlimit(pid, self._limit, (wanted, hard))
 
 
 def _files(pid: int, left: int) -> int:
