@@ -24,7 +24,7 @@ from hormesis.errors import ConfigurationError, MissingExtraError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["ACCEPTED", "Settings", "in_file", "read", "read_toml", "schema"]
+__all__ = ["ACCEPTED", "Settings", "in_file", "read", "read_file", "read_toml", "schema"]
 
 T = TypeVar("T")
 
@@ -45,6 +45,27 @@ class Settings:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
+def read_file(path: str | os.PathLike[str], what: str, bytes_max: int = _FILE_BYTES_MAX) -> bytes:
+    """Read a file within a bound.
+
+    Args:
+        path: Where it is.
+        what: What it should be, for the error.
+        bytes_max: What is larger was not meant.
+
+    Raises:
+        ConfigurationError: There is no such file, it can't be read, or it is larger than that.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror or error}") from error
+    if len(data) > bytes_max:
+        raise ConfigurationError(f"{path}: is larger than {bytes_max:,} bytes; that is no {what}")
+    return data
+
+
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a TOML file.
 
@@ -53,13 +74,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     import tomllib  # noqa: PLC0415  policies in code need no parser
 
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: can't be read: {error.strerror or error}") from error
-    if len(data) > _FILE_BYTES_MAX:
-        raise ConfigurationError(f"{path}: is larger than {_FILE_BYTES_MAX:,} bytes; that is no settings file")
+    data = read_file(path, "settings file")
     try:
         return tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -54,16 +54,16 @@ class Plan:
         # Tests that are only collected need none of these.
         from hormesis.gameday.in_tests import LoopThread  # noqa: PLC0415
         from hormesis.gameday.report import as_json, observer, write_page  # noqa: PLC0415
-        from hormesis.gameday.runner import hold  # noqa: PLC0415
+        from hormesis.gameday.runner import Day  # noqa: PLC0415
 
         experiment = self.experiment if seed is None else dataclasses.replace(self.experiment, seed=seed)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"--gameday-report: {out} can't be written to: {error.strerror}") from error
-        day = hold(experiment, [self.stress], self.arms, file=self.file, out=out, observer=observer())
+        day = Day(experiment, [self.stress], self.arms, file=self.file, out=out, observer=observer())
         with _turn(turns), contextlib.closing(LoopThread()) as thread:  # the test's own thread may be inside a loop
-            result = thread.run(day)
+            result = thread.run(day.hold())
         held = Held(plan=self, result=result, folder=out)
         (out / "report.json").write_text(json.dumps(as_json(result, samples=True)), encoding="utf-8")
         if keep or held.missed():

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment, load_experiment
 from hormesis.gameday.load import known
 from hormesis.gameday.observing import Observer, Quiet
 from hormesis.gameday.results import GameDay
-from hormesis.gameday.runner import hold
+from hormesis.gameday.runner import Day
 
 __all__ = ["hold_gameday", "run_gameday"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _IN_CODE = "experiment.toml"
 """The file that an experiment built in code would have come from; its folder is where the processes run."""
@@ -78,35 +83,23 @@ async def hold_gameday(
         known("arms", "arm", arm, experiment.arm)
     names = [arm for arm in experiment.arm if not wanted or arm in wanted]
     with _folder(out) as place:
-        return await hold(experiment, chosen, names, file=file, out=place, observer=observer or Quiet(), repeat=repeat)
+        day = Day(experiment, chosen, names, file=file, out=place, observer=observer or Quiet(), repeat=repeat)
+        return await day.hold()
 
 
-def run_gameday(
-    experiment: Experiment | str | os.PathLike[str],
-    *,
-    stresses: Iterable[str] = (),
-    arms: Iterable[str] = (),
-    everything: bool = False,
-    seed: int | None = None,
-    repeat: int = 1,
-    folder: str | os.PathLike[str] = ".",
-    out: str | os.PathLike[str] | None = None,
-    observer: Observer | None = None,
-) -> GameDay:
+def _with_arguments_of(model: Callable[P, object]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Give a function that passes its arguments on the signature of the one that they are for."""
+
+    def give(function: Callable[..., T]) -> Callable[P, T]:
+        return functools.update_wrapper(function, model, assigned=(), updated=())
+
+    return give
+
+
+@_with_arguments_of(hold_gameday)
+def run_gameday(*args: Any, **kwargs: Any) -> GameDay:
     """Hold a game day in a loop of its own, and return what it found; see `hold_gameday`."""
-    return asyncio.run(
-        hold_gameday(
-            experiment,
-            stresses=stresses,
-            arms=arms,
-            everything=everything,
-            seed=seed,
-            repeat=repeat,
-            folder=folder,
-            out=out,
-            observer=observer,
-        )
-    )
+    return asyncio.run(hold_gameday(*args, **kwargs))
 
 
 @contextlib.contextmanager

@@ -41,22 +41,13 @@ from hormesis.loadgen import UNFINISHED
 from hormesis.units import format_seconds, seconds
 from hormesis.version import __version__
 
-__all__ = ["Day", "allow_many_connections", "back_to_normal", "hold", "planned_seconds", "warm_up"]
+__all__ = ["Day", "allow_many_connections", "back_to_normal", "planned_seconds", "warm_up"]
 
 _FILES_MAX = 65_536
 
 
-async def hold(
-    experiment: Experiment,
-    stresses: Sequence[Stress],
-    arms: Sequence[str],
-    *,
-    file: str | os.PathLike[str],
-    out: Path,
-    observer: Observer,
-    repeat: int = 1,
-) -> GameDay:
-    """Start the system of every arm, take each through the stresses, and stop everything.
+class Day:
+    """A game day, and what it has found so far.
 
     Args:
         experiment: The file.
@@ -66,16 +57,7 @@ async def hold(
         out: The folder for logs, events and scratch; it must exist, and be ours alone.
         observer: Is told what happens.
         repeat: How often the stresses are run, one round after the other, each from a seed of its own.
-
-    Raises:
-        ConfigurationError: The system can't be started as the file says, or another game day is running on it.
-        HormesisError: A process does not get ready, or the load generator fails.
     """
-    return await Day(experiment, stresses, arms, file=file, out=out, observer=observer, repeat=repeat).hold()
-
-
-class Day:
-    """A game day, and what it has found so far; the arguments are those of `hold`."""
 
     def __init__(
         self,
@@ -102,7 +84,12 @@ class Day:
         self._failures = None if budget is None or budget.failed is None else Failures(budget.failed)
 
     async def hold(self) -> GameDay:
-        """Hold it; see `hold`."""
+        """Start the system of every arm, take each through the stresses, and stop everything.
+
+        Raises:
+            ConfigurationError: The system can't be started as the file says, or another game day is running on it.
+            HormesisError: A process does not get ready, or the load generator fails.
+        """
         experiment, stresses, arms, out, observer = self.experiment, self.stresses, self.arms, self.out, self.observer
         planned = self.repeat * planned_seconds(experiment, stresses, arms)
         observer.plan(experiment.title, planned, [stress.name for stress in stresses], arms)

@@ -24,12 +24,11 @@ from pathlib import Path
 
 from hormesis.chaos.toxiproxy.proxy import ProxySettings
 from hormesis.errors import ConfigurationError
-from hormesis.tables import read_toml
+from hormesis.tables import read_file, read_toml
 
 __all__ = ["read_proxies"]
 
 _KEYS = (*(each.name for each in fields(ProxySettings)), "toxics")
-_FILE_BYTES_MAX = 1_000_000
 
 
 def read_proxies(path: str | os.PathLike[str]) -> list[object]:
@@ -60,13 +59,7 @@ def _from_toml(path: str | os.PathLike[str]) -> object:
 
 
 def _from_json(path: str | os.PathLike[str]) -> object:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: can't be read: {error.strerror or error}") from error
-    if len(data) > _FILE_BYTES_MAX:
-        raise ConfigurationError(f"{path}: is larger than {_FILE_BYTES_MAX:,} bytes; that is no list of proxies")
+    data = read_file(path, "list of proxies")
     try:
         found: object = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -20,6 +20,7 @@ from typing import Any
 from hormesis.errors import ConfigurationError, MissingExtraError
 from hormesis.gameday.chaostoolkit import tolerance
 from hormesis.gameday.chaostoolkit.values import Table
+from hormesis.tables import read_file
 
 __all__ = ["activity_of", "function_of", "is_experiment", "probes_of", "read", "validate"]
 
@@ -45,13 +46,7 @@ def read(path: str | os.PathLike[str]) -> Table:
         ConfigurationError: There is no such file, it is neither JSON nor YAML, or something in it can't be meant.
         MissingExtraError: It is YAML, and the extra `gameday` is not installed.
     """
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: can't be read: {error.strerror or error}") from error
-    if len(content) > _BYTES_MAX:
-        raise ConfigurationError(f"{path}: is longer than {_BYTES_MAX:,} bytes, so it is no experiment")
+    content = read_file(path, "experiment", _BYTES_MAX)
     try:
         text = content.decode("utf-8-sig")
         experiment = _json(text) if Path(path).suffix.lower() == ".json" else _yaml(text)
