@@ -14,37 +14,7 @@ from hormesis.gameday.experiment import Run, load_experiment
 from hormesis.gameday.explore.corpus import load_corpus, save_case
 from hormesis.gameday.explore.trials import Injection, Trial
 
-EXPERIMENT = """
-[system.process.shop]
-command = "shop {port}"
-[system.process.stock]
-command = "stock {port}"
-[system.edge.stock]
-from = "shop"
-to = "stock"
-env = { STOCK = "http://{host}:{port}" }
-[load]
-to = "shop"
-rate = "10/s"
-[[load.request]]
-name = "page"
-get = "/"
-[objective.page]
-success = 0.9
-[[stress]]
-name = "gone"
-edge = "stock"
-fault = { refuse = true }
-"""
-
 RUN = Run(calm=1.5, dose=4.0, recovery=3.5)
-
-
-@pytest.fixture
-def experiment(tmp_path: Path) -> Path:
-    path = tmp_path / "gameday.toml"
-    path.write_text(EXPERIMENT)
-    return path
 
 
 @pytest.mark.parametrize(

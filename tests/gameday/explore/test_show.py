@@ -14,36 +14,10 @@ from hormesis.gameday.explore.show import as_json, print_exploration
 from hormesis.gameday.explore.trials import Seen, Trial, answered
 from hormesis.gameday.results import Verdict
 
-EXPERIMENT = """
-title = "Shop"
-[system.process.shop]
-command = "shop {port}"
-[system.process.stock]
-command = "stock {port}"
-[system.edge.stock]
-from = "shop"
-to = "stock"
-env = { STOCK = "http://{host}:{port}" }
-[load]
-to = "shop"
-rate = "10/s"
-[[load.request]]
-name = "page"
-get = "/"
-[objective.page]
-success = 0.9
-[[stress]]
-name = "gone"
-edge = "stock"
-fault = { refuse = true }
-"""
-
 
 @pytest.fixture
-def expedition(tmp_path: Path) -> Expedition:
-    path = tmp_path / "gameday.toml"
-    path.write_text(EXPERIMENT)
-    return Expedition(load_experiment(path), "system", file=path, out=tmp_path, within=1e4)
+def expedition(experiment: Path) -> Expedition:
+    return Expedition(load_experiment(experiment), "system", file=experiment, out=experiment.parent, within=1e4)
 
 
 def printed(expedition: Expedition, width: int, verdicts: dict[str, Verdict]) -> list[str]:
