@@ -30,7 +30,6 @@ import asyncio, sys, time
 from pathlib import Path
 from hormesis.chaos import Keeper
 from hormesis.chaos.host import BlockingAct
-from hormesis.chaos.journal import history
 from hormesis.chaos.safety import Safety
 from hormesis.chaos.undo import Remove
 
