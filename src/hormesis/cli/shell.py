@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hormesis.errors import ConfigurationError
 
-__all__ = ["folder", "until_interrupted"]
+__all__ = ["folder", "on_signals", "until_interrupted"]
 
 T = TypeVar("T")
 
@@ -50,12 +50,19 @@ def folder(name: str) -> Iterator[Path]:
                     out.rmdir()
 
 
+def on_signals(take: Callable[[int], object]) -> None:
+    """Have a function told of every signal that asks for an end, in the loop that runs."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on a loop
+            loop.add_signal_handler(number, take, number)
+
+
 def until_interrupted(main: Coroutine[Any, Any, T]) -> tuple[T | None, int]:
     """Run to the end, or until a signal; returns the result, or None and the signal."""
     received: list[int] = []
 
     async def watched() -> T | None:
-        loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(main)
 
         def stop(number: int) -> None:
@@ -64,9 +71,7 @@ def until_interrupted(main: Coroutine[Any, Any, T]) -> tuple[T | None, int]:
                 print("stopping; undoing faults and ending processes …", file=sys.stderr)
                 task.cancel()
 
-        for number in _SIGNALS:
-            with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on a loop
-                loop.add_signal_handler(number, stop, number)
+        on_signals(stop)
         try:
             return await task
         except asyncio.CancelledError:
