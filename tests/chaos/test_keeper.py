@@ -17,7 +17,7 @@ from hormesis.chaos import Keeper, keeper, marks
 PATIENCE = 10.0
 
 RUNNER = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from hormesis.chaos import Keeper, Process, ProcessSettings, free_port
 
@@ -39,6 +39,7 @@ async def main():
         print(keeper._process.pid, process.pid, log.read_text().strip(), flush=True)
         await asyncio.sleep(60)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are started without it
 asyncio.run(main())
 """
 
