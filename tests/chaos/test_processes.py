@@ -477,7 +477,7 @@ def test_crash_loop_of_what_can_not_be_started(tmp_path: Path) -> None:
         async with process(tmp_path, argv=[str(command)]) as made:
             command.unlink()
             made.crash_loop(0.05)
-            await until(lambda: "No such file" in made.settings.log.read_text())
+            await until(lambda: "can't be run" in made.settings.log.read_text())
             with pytest.raises(ConfigurationError, match="can't be run"):
                 await made.recover()
 
@@ -519,7 +519,7 @@ def test_restart_broken_off(tmp_path: Path) -> None:
 
 def test_set_up_ready_and_stop(tmp_path: Path) -> None:
     """Commands set a process up, say when it is ready, and end it; all have its directory, variables and log."""
-    setup = [["sh", "-c", "echo set up $WORD in $PWD; touch made"], ["test", "-e", "made"]]
+    setup = [["sh", "-c", "echo set up $WORD in $PWD; rm -f ready stop; touch made"], ["test", "-e", "made"]]
     code = "import os, sys, time; open('ready', 'w').close()\nwhile not os.path.exists('stop'): time.sleep(0.01)\n"
     code += "print('in order', flush=True)"
 
