@@ -37,7 +37,8 @@ async def main():
             await asyncio.sleep(0.01)
         process.pause()
         print(keeper._process.pid, process.pid, log.read_text().strip(), flush=True)
-        await asyncio.sleep(60)
+        while True:  # a signal that comes just before the loop waits is seen when that wait ends
+            await asyncio.sleep(0.05)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are started without it
 asyncio.run(main())
