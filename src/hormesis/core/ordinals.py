@@ -10,6 +10,7 @@ from hormesis.errors import ConfigurationError
 __all__ = ["ORDINALS_ACCEPTED", "Ordinals"]
 
 ORDINALS_ACCEPTED = "numbers from 1 such as '3', '1-2', '10-', 'every 5', or several of them with commas between"
+"""What an `Ordinals` takes, in words."""
 
 _TEXT_MAX = 1000
 _PIECE = re.compile(r"(\d{1,9})(?:\s*(-)\s*(\d{1,9})?)?|every\s+(\d{1,9})")

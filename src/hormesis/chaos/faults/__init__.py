@@ -118,8 +118,10 @@ WireFault: TypeAlias = (
     | Truncate
     | Rewrite
 )
+"""What an edge may be dosed with."""
 
 Fault: TypeAlias = WireFault | ProcessFault | HostFault | LoadFault
+"""What a dose may be: of an edge, a process, the machine or the load."""
 
 
 def _key(kind: type[Fault]) -> str:

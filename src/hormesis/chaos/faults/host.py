@@ -92,3 +92,4 @@ class DiskFull:
 
 
 HostFault: TypeAlias = CpuBurn | MemoryHog | DiskFull
+"""What a machine may be dosed with."""

@@ -43,3 +43,4 @@ class Spike:
 
 
 LoadFault: TypeAlias = Spike
+"""What the load may be dosed with."""

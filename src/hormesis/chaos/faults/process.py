@@ -323,3 +323,4 @@ ProcessFault: TypeAlias = (
     | Unplug
     | Inject
 )
+"""What a process may be dosed with."""

@@ -17,6 +17,7 @@ __all__ = ["NAME_MAX", "Table", "field", "name_of", "object_of"]
 
 T = TypeVar("T")
 Table = dict[str, Any]
+"""An object of JSON."""
 
 NAME_MAX = 255
 """Characters of a name."""

@@ -18,6 +18,7 @@ from hormesis.chaos.wire import FaultProxy
 __all__ = ["CONTENT_TYPE", "exposition"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format."""
 
 
 _Samples = Iterable[tuple[dict[str, str], int]]

@@ -20,6 +20,7 @@ from hormesis.chaos.toxiproxy.toxics import Toxic
 __all__ = ["PROXIES_MAX", "Proxies"]
 
 PROXIES_MAX = 1000
+"""Proxies that one server has at most; each has a port."""
 
 
 class Proxies:

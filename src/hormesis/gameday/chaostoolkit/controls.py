@@ -35,6 +35,7 @@ _WITHIN = 60.0
 """Seconds that one function of a control may take."""
 
 Level = Literal["experiment", "hypothesis", "method", "rollback", "activity"]
+"""What a control stands around."""
 
 
 class Controls:

@@ -23,6 +23,7 @@ from hormesis.version import __version__
 __all__ = ["Journal", "Status", "now", "seconds_between"]
 
 Status = Literal["completed", "failed", "aborted", "interrupted"]
+"""How an experiment ended, in the words of the journal's readers."""
 
 
 class Journal:

@@ -33,9 +33,9 @@ from hormesis.gameday.chaostoolkit.values import Values
 if TYPE_CHECKING:
     import types
 
-__all__ = ["KINDS", "check", "find", "met"]
+__all__ = ["check", "find", "met"]
 
-KINDS = ("probe", "regex", "jsonpath", "range")
+_KINDS = ("probe", "regex", "jsonpath", "range")
 _STRING_OR_EQUALS = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?<![=!<>~])=(?![=~])""")
 
 
@@ -48,11 +48,11 @@ def check(tolerance: Any, where: str) -> None:
     if isinstance(tolerance, str | bool | int | float | list):
         return
     if not isinstance(tolerance, Mapping):
-        accepted = f"a value, a list of values, or an object whose type is one of {', '.join(KINDS)}"
+        accepted = f"a value, a list of values, or an object whose type is one of {', '.join(_KINDS)}"
         raise ConfigurationError.bad_value(where, tolerance, accepted)
     kind = tolerance.get("type")
-    if kind not in KINDS:
-        raise ConfigurationError(f"{where}.type: {ConfigurationError.unknown('tolerance', kind, KINDS)}", where)
+    if kind not in _KINDS:
+        raise ConfigurationError(f"{where}.type: {ConfigurationError.unknown('tolerance', kind, _KINDS)}", where)
     if kind == "regex":
         _check_regex(tolerance.get("pattern"), f"{where}.pattern")
     elif kind == "range":
