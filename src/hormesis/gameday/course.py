@@ -104,6 +104,8 @@ class Course:
             self._recent = None if freeing is None else Recent(spec, self.started, self._good)
             load = self.system.driver.run(spec, on_samples=self._take, start_at=self.started)
             result, _ = await together(load, self._phases(freeing))
+        if freeing is not None and self._hysteresis is not None:
+            self._hysteresis = freeing.told(self._hysteresis, result)
         self.system.probes.count(result.samples)
         await self._looks.when_over()
         return self._outcome(result)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from hormesis.gameday.metastability import Hysteresis, Metastability, Staircase
 from hormesis.loadgen import LoadDriver, LoadSpec, RunResult, Sample, Samples, merged
 from hormesis.units import seconds
 
-__all__ = ["Freeing", "Recent", "ready_to_free"]
+__all__ = ["Freeing", "Recent", "attempts_each", "ready_to_free"]
 
 _LEAD = 0.4
 """Seconds before a load begins at which it has to be known."""
@@ -28,6 +29,9 @@ _SETTLING = 0.4
 
 _ANSWERING = 0.2
 """Seconds that the last requests that count have to be answered."""
+
+_JUDGED_MIN = 0.5
+"""Seconds by which a load is judged at the least."""
 
 
 class Recent:
@@ -76,13 +80,17 @@ class Freeing:
         self._settings = settings
         self._every = seconds(settings.every)
         self._spec_of, self._good, self._drivers = spec_of, good, drivers
+        self._first = (-math.inf, math.inf)
 
-    def window(self, end: float) -> tuple[float, float]:
-        """Return the part of the step that ends then by which it is judged."""
-        return end - (1 - _SETTLING) * self._every, end - _LEAD - _ANSWERING
+    def window(self, until: float, since: float = -math.inf) -> tuple[float, float]:
+        """Return the part of the step that ends then by which it is judged; of what was before `since` nothing."""
+        end = until - _LEAD - _ANSWERING
+        return min(max(until - (1 - _SETTLING) * self._every, since), end - _JUDGED_MIN), end
 
     async def follow(self, recent: Recent, until: float, calm_good: float) -> Hysteresis:
         """Judge the load that is held until then, and hold others from then on if the system is not well.
+
+        How often requests of that first load were attempted is known when it has ended: see `told`.
 
         Args:
             recent: Of the load that is held.
@@ -90,16 +98,18 @@ class Freeing:
             calm_good: The share of good answers in calm.
         """
         stairs = Staircase(self._settings, calm_good)
+        window = self._first = self.window(until, time.monotonic())
         held: list[_Held] = []
         try:
             while True:
                 await asyncio.sleep(until - _LEAD - time.monotonic())
-                stairs.saw(recent.share(*self.window(until)))
+                stairs.saw(recent.share(*window))
                 if stairs.level is None:
                     break
                 recent = self._hold(stairs.level, held, until)
                 until += self._every
-            attempts = [_attempts(await each.run) for each in held]
+                window = self.window(until)
+            attempts = [attempts_each(await each.run) for each in held]
         finally:
             for each in held:
                 each.run.cancel()
@@ -107,6 +117,12 @@ class Freeing:
         found = stairs.found
         steps = [dataclasses.replace(step, attempts=each) for step, each in zip(found.steps[1:], attempts, strict=True)]
         return dataclasses.replace(found, steps=(found.steps[0], *steps))
+
+    def told(self, found: Hysteresis, result: RunResult) -> Hysteresis:
+        """Return what was found, with how often requests of the first load were attempted while it was judged."""
+        first, *others = found.steps
+        first = dataclasses.replace(first, attempts=attempts_each(result, *self._first))
+        return dataclasses.replace(found, steps=(first, *others))
 
     def _hold(self, level: float, held: list[_Held], start: float) -> Recent:
         spec = self._spec_of(level, len(held))
@@ -116,12 +132,17 @@ class Freeing:
         return recent
 
 
-def _attempts(result: RunResult) -> float:
-    """Return the requests on the wire for each that was due."""
-    due: Samples = result.samples
+def attempts_each(result: RunResult, start: float = -math.inf, end: float = math.inf) -> float:
+    """Return the requests on the wire, from `start` to `end`, for each that was due then; 1 if none was."""
     repeated = set(result.attempts.request)
-    once = sum(request not in repeated for request in due.request)
-    return (once + len(result.attempts)) / len(due) if len(due) else 1.0
+    due, sent = _within(result.samples, start, end), _within(result.attempts, start, end)
+    once = sum(request not in repeated for request in due)
+    return (once + len(sent)) / len(due) if due else 1.0
+
+
+def _within(samples: Samples, start: float, end: float) -> list[int]:
+    """Return of which request each sample is that was due from `start` to `end`."""
+    return [request for at, request in zip(samples.intended, samples.request, strict=True) if start <= at < end]
 
 
 @contextlib.asynccontextmanager
