@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from hormesis.chaos import Keeper, safety
-from hormesis.chaos.host import BlockingAct, FaultFailed
+from hormesis.chaos import BlackHole, FaultProxy, Keeper, Latency, Refuse, Reset, WireFault, safety
+from hormesis.chaos.host import Act, BlockingAct, FaultFailed
 from hormesis.chaos.journal import history
 from hormesis.chaos.safety import Safety
 from hormesis.chaos.undo import Remove, Run, Undo
@@ -253,8 +253,57 @@ def test_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.sleep(0.2)
         assert flag.path.exists()
         await until(lambda: not flag.path.exists())
+        await until(lambda: safe.expired == ["the flag flag"])
 
-    assert run(tmp_path, scenario)[1]["by"] == "watchdog"
+    assert run(tmp_path, scenario)[1]["by"] in ("watchdog", "runner")
+
+
+class OnTheWire(Act):
+    """A fault on a proxy in this process, which nobody else can lift."""
+
+    def __init__(self, proxy: FaultProxy, fault: WireFault) -> None:
+        self.what = f"{fault} on {proxy.name}"
+        self._proxy, self._fault = proxy, fault
+
+    def undo(self) -> list[Undo]:
+        return []
+
+    async def begin(self) -> None:
+        self._proxy.apply(self._fault)
+
+    async def end(self) -> None:
+        self._proxy.lift()
+
+
+@pytest.mark.parametrize("fault", [Latency(30), BlackHole(), Reset("answer"), Refuse()], ids=str)
+def test_a_fault_in_a_loop_that_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: WireFault) -> None:
+    """While the loop hangs nothing passes its proxies; when it turns again their faults are over, and bytes pass."""
+    monkeypatch.setattr(safety, "LEASE", 0.3)
+    monkeypatch.setattr(safety, "_RENEW_EVERY", 0.1)
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    async def scenario(safe: Safety) -> None:
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with server, FaultProxy("back", (host, port)) as proxy:
+            await safe.apply(OnTheWire(proxy, fault), within=60)
+            assert proxy.faults
+            time.sleep(0.6)  # noqa: ASYNC251  # the loop hangs
+            async with asyncio.timeout(0.5):
+                await until(lambda: not proxy.faults)
+                reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+                writer.write(b"well?")
+                assert await reader.read(100) == b"well?"
+                writer.close()
+            assert safe.in_force == []
+        assert safe.expired == [f"{fault} on back"]
+
+    records = run(tmp_path, scenario)
+    assert {record["record"] for record in records[1:]} == {"undone"}
 
 
 def test_what_lasts_has_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 For every fault: write into the journal how to undo it; put it into force; renew its lease while this loop turns; undo
 it by what the journal says; tick it there. A loop that hangs renews nothing, and then the watchdog undoes the fault.
+What acts in this process the watchdog can't reach: that is lifted here, as soon as the loop turns again.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ LEASE = 3.5
 _RENEW_EVERY = 1.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _Held:
-    """A fault in force: its entry in the journal, and when its time is up in any case."""
+    """A fault in force: its entry in the journal, when its time is up in any case, and up to when it has its lease."""
 
     entry: Entry
     until: float | None
+    lease: float | None
+    begun: bool = False
 
 
 class Safety:
@@ -47,7 +50,7 @@ class Safety:
         self.keeper = keeper
         self.arm = arm
         self.expired: list[str] = []
-        """What the watchdog undid, as its time was up or this loop hung."""
+        """What was undone before it was lifted, as its time was up or this loop hung."""
         self.left: list[str] = []
         """What could not be undone, and why."""
         self._held: dict[Act, _Held] = {}
@@ -107,14 +110,15 @@ class Safety:
         until = None if within is None else now + within
         deadline = min(now + LEASE, until or now + LEASE) if lease else None
         entry = await asyncio.to_thread(lambda: self._journal.enter(act.what, act.undo(), deadline, self.arm))
-        self._held[act] = _Held(entry, until)
+        self._held[act] = held = _Held(entry, until, deadline)
         try:
             await act.begin()
+            held.begun = True
         except BaseException:
             await self._lift(act)
             raise
 
-    async def _lift(self, act: Act) -> None:
+    async def _lift(self, act: Act, *, expired: bool = False) -> None:
         held = self._held.pop(act, None)
         if held is None:
             return
@@ -123,23 +127,31 @@ class Safety:
         except (HormesisError, OSError) as error:
             self.left.append(f"{act.what}: {error}")
         finally:
-            await asyncio.to_thread(self._undo, held.entry)
+            await asyncio.to_thread(self._undo, held.entry, expired)
 
-    def _undo(self, entry: Entry) -> None:
+    def _undo(self, entry: Entry, expired: bool) -> None:
         journal = self._journal
-        if journal.look().undone_by(entry.id) == "watchdog":
+        if expired or journal.look().undone_by(entry.id) == "watchdog":
             self.expired.append(entry.what)
         self.left += [f"{entry.what}: {undone.why}" for undone in replay(journal, [entry]) if undone.why]
 
     async def _renew(self) -> None:
-        """Renew the leases of what is in force, for as long as this loop turns."""
+        """Renew the leases of what is in force, for as long as this loop turns, and lift what has none any more."""
         while True:
             await asyncio.sleep(_RENEW_EVERY)
             now = time.monotonic()
-            for held in self._held.values():
-                if held.entry.lease is not None:
-                    with suppress(OSError):  # the watchdog has died; then nobody asks for a lease either
-                        self.keeper.renew(held.entry, min(now + LEASE, held.until or now + LEASE))
+            over: list[Act] = []
+            for act, held in self._held.items():
+                if held.lease is None:
+                    continue
+                if held.lease <= now:
+                    over += [act] if held.begun else []
+                    continue
+                held.lease = min(now + LEASE, held.until or now + LEASE)
+                with suppress(OSError):  # the watchdog has died; then nobody asks for a lease either
+                    self.keeper.renew(held.entry, held.lease)
+            for act in reversed(over):
+                await to_the_end(self._lift(act, expired=True))
 
     @property
     def _journal(self) -> Journal:
