@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import socket
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -93,7 +92,6 @@ class Lane:
         "_poller",
         "_timer",
         "_trickles",
-        "_wide",
         "blocked",
         "chain",
         "finished",
@@ -128,7 +126,6 @@ class Lane:
         self._poller = poller
         self._pipe: Pipe | None = None
         self._trickles = 0
-        self._wide = False
         self._timer: asyncio.TimerHandle | None = None
         self._bulk = CAN_SPLICE and source.spliceable and sink.spliceable
 
@@ -245,7 +242,7 @@ class Lane:
         if sent < size or self.sink.unsent:
             self._block()
         if size >= _BULK and self._bulk and not self._carrier.closed:
-            self._borrow()
+            self._pipe = self._poller.pipes.borrow()
 
     def _send(self) -> None:
         """Send what is ready, as far as the sink takes it."""
@@ -330,13 +327,6 @@ class Lane:
             self._block()
             return False
         return True
-
-    def _borrow(self) -> None:
-        self._pipe = self._poller.pipes.borrow()
-        if self._pipe is not None and not self._wide:
-            self.source.widen(socket.SO_RCVBUF)
-            self.sink.widen(socket.SO_SNDBUF)
-            self._wide = True
 
     def _give_back(self, pipe: Pipe) -> None:
         self._pipe = None

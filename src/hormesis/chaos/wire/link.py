@@ -224,6 +224,8 @@ class Link:
     def _begin(self, upstream: End) -> None:
         """Let bytes travel."""
         client, ground = self._client, self._ground
+        client.unpace()
+        upstream.unpace()
         seed = f"{ground.key}/{self._number}"
         self.lanes = (
             Lane("upstream", self, client, upstream, ground.up, ground.poller, seed),
