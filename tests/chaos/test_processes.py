@@ -8,6 +8,7 @@ import pickle
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hormesis.chaos import Keeper, Process, ProcessFailed, ProcessSettings, check_port_free, free_port
+from hormesis.chaos import Keeper, Process, ProcessFailed, ProcessSettings, check_port_free, free_port, processes
 from hormesis.errors import ConfigurationError
 
 PATIENCE = 10.0
@@ -665,3 +666,17 @@ def test_ports() -> None:
         check_port_free("127.0.0.1", port, "process 'shop'")
     with pytest.raises(ConfigurationError, match="can't be listened on"):
         check_port_free("192.0.2.1", port, "process 'shop'")
+
+
+def test_free_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No port is returned twice, and none is one that the system hands out by itself, unless no other is left."""
+    first = processes._first_ephemeral()
+    ports = [free_port() for _ in range(300)]
+    assert len(set(ports)) == 300
+    assert all(20_000 <= port < first for port in ports)
+    with socket.create_server(("127.0.0.1", free_port())) as server:
+        taken = server.getsockname()[1]
+        monkeypatch.setattr(processes, "_returned", deque())
+        monkeypatch.setattr(processes, "_PORTS_FROM", taken)
+        monkeypatch.setattr(processes, "_first_ephemeral", lambda: taken + 1)
+        assert free_port() not in {taken, *ports}

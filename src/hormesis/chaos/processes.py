@@ -15,9 +15,11 @@ import asyncio
 import errno
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import KW_ONLY, dataclass, field
@@ -46,7 +48,13 @@ _DEATH_WITHIN = 5.0
 """Seconds after which a process that was killed has ended, unless it hangs in the kernel."""
 _LOG_LINES = 20
 _LOG_BYTES = 16 * 1024
+_PORTS_FROM = 20_000
+_PORTS_TRIED = 100
+_EPHEMERAL_FROM = 32_768
+"""What Linux hands out by itself, unless it is told otherwise; other systems begin higher."""
 _SUCCESS = re.compile(rb"HTTP/1\.[01] 2\d\d\b")
+_returned: deque[int] = deque(maxlen=1000)
+"""Ports that were returned as free, and may not be bound yet."""
 
 
 class ProcessFailed(HormesisError):
@@ -474,10 +482,30 @@ class Process:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port on which nobody listens just now; until it is bound, somebody else can still take it."""
-    with socket.create_server((host, 0), family=_family(host)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Return a port on which nobody listens just now, and which this function has not returned lately.
+
+    Until it is bound, somebody else can still take it. That is unlikely: it is none of those which the system hands out
+    by itself, to connections that go out and to listeners that take any.
+    """
+    family = _family(host)
+    ports = range(_PORTS_FROM, _first_ephemeral())
+    for _ in range(_PORTS_TRIED if ports else 0):
+        port = ports[secrets.randbelow(len(ports))]
+        with suppress(OSError):
+            if port not in _returned:
+                socket.create_server((host, port), family=family).close()
+                _returned.append(port)
+                return port
+    with socket.create_server((host, 0), family=family) as server:
+        return int(server.getsockname()[1])
+
+
+def _first_ephemeral() -> int:
+    """Return the first of the ports that the system hands out by itself."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return _EPHEMERAL_FROM
 
 
 def check_port_free(host: str, port: int, what: str) -> None:
