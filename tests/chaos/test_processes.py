@@ -680,3 +680,17 @@ def test_free_ports(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "_PORTS_FROM", taken)
         monkeypatch.setattr(processes, "_first_ephemeral", lambda: taken + 1)
         assert free_port() not in {taken, *ports}
+
+
+def test_a_port_on_which_somebody_else_listens(tmp_path: Path) -> None:
+    """A process whose port is taken is not started: what answers there would pass for it."""
+
+    async def scenario() -> None:
+        port = free_port()
+        settings = ProcessSettings("shop", argv=["sleep", "60"], port=port, log=tmp_path / "log", restart_after=0)
+        message = f"port {port} of process 'shop' is in use"
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError, match=message):
+            await Process(settings).start()
+        assert not settings.log.exists()
+
+    run(scenario)

@@ -181,10 +181,13 @@ class Process:
         """Start it, and watch over it until `stop`.
 
         Raises:
-            ConfigurationError: There is no such command or directory, or it can't be run.
+            ConfigurationError: There is no such command or directory, it can't be run, or somebody listens on its port,
+                whose answers would pass for its own.
         """
+        settings = self.settings
         if self._supervisor is not None:
-            raise RuntimeError(f"process {self.settings.name!r} was started already")
+            raise RuntimeError(f"process {settings.name!r} was started already")
+        check_port_free(settings.host, settings.port, f"process {settings.name!r}")
         self._spawn()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervisor of {self.settings.name}")
 
