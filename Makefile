@@ -4,6 +4,7 @@
 PYTHON ?= $(shell sh tools/find-python.sh)
 VENV := .venv
 BIN := $(VENV)/bin
+VERSIONS := 3.11 3.12 3.13
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help gameday gameday-full servers test test-other-pythons lint types check bench bench-pools bench-load bench-chaos requirements clean
@@ -43,10 +44,14 @@ servers:
 	sh tools/install-servers.sh
 
 test: $(VENV)/dev.stamp test-other-pythons
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
 
+# Each of them keeps one core busy.
 test-other-pythons: $(VENV)/dev.stamp
-	@sh tools/test-other-pythons.sh $(BIN)/python
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going $(VERSIONS:%=test-on-python-%)
+
+test-on-python-%:
+	@sh tools/test-on-python.sh $* $(BIN)/python
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,36 @@ from hormesis.policy.registry import Address
 # The machines that run this are shared and slow: the number of examples bounds the time, a deadline would only be luck.
 settings.register_profile("hormesis", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hormesis")
+
+
+ALONE = tuple(
+    f"tests/system/test_{name}.py" for name in ("explore", "gameday", "host_faults", "load_command", "safety")
+)
+"""Tests that start whole systems and judge how fast they answer, or fail the host: one of them at a time."""
+
+BESIDE = ("tests/chaos/test_", "tests/gameday/test_pytest_plugin.py", "tests/outbound/brokers/", "tests/system/")
+"""Tests that wait more than they compute: what other workers do meanwhile."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put those two last, in that order."""
+    items.sort(key=lambda item: 1 if item.nodeid.startswith(ALONE) else 2 * item.nodeid.startswith(BESIDE))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a file to one worker, so that what they share is made once; likewise those of the brokers."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(ALONE):
+                return "alone"
+            file = nodeid.partition("::")[0]
+            return os.path.dirname(file) if "/brokers/" in file else file
+
+    config.option.loadscopereorder = False  # the order is that of above
+    return ByFile(config, log)
 
 
 PATIENCE = 20.0
