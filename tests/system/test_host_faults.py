@@ -74,7 +74,7 @@ timeout = "300ms"
 ROUTES = ("home", "disk", "clock", "files", "memory")
 
 SHORT_OF_EVERYTHING = """
-dose = "2500ms"
+dose = "3500ms"
 detection = "1300ms"
 recovery = "1900ms"
 recover_within = "1300ms"
