@@ -35,7 +35,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     files = len(os.listdir("/proc/self/fd"))
     asyncio.run(main())
     assert errors == []
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(os.listdir("/proc/self/fd")) <= files  # what another test left to be collected may go meanwhile
 
 
 class Dependency:
