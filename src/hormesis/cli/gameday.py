@@ -13,7 +13,7 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hormesis.cli import chaostoolkit
@@ -31,11 +31,31 @@ __all__ = ["run"]
 
 _REPEATS_MAX = 100
 
+_OF_GAME_DAYS: Mapping[str, object] = {
+    "seed": None,
+    "only": [],
+    "all": False,
+    "arm": [],
+    "repeat": 1,
+    "corpus": None,
+    "junit": None,
+}
+_OF_CHAOSTOOLKIT: Mapping[str, object] = {
+    "var": [],
+    "hypothesis_strategy": None,
+    "hypothesis_frequency": None,
+    "fail_fast": None,
+    "rollback_strategy": None,
+}
+"""Options that the other kind of file knows nothing of, and what they are when nobody gives them."""
+
 
 def run(options: argparse.Namespace) -> int:
     """Hold a game day; 0 only if every judged arm held its objectives."""
     if is_experiment(options.file):
+        _refuse(options, _OF_GAME_DAYS, "game days (TOML), and this is an experiment of the Chaos Toolkit's")
         return chaostoolkit.run(options)
+    _refuse(options, _OF_CHAOSTOOLKIT, "experiments of the Chaos Toolkit (JSON, YAML), and this is a game day")
     experiment = load_experiment(options.file)
     if options.seed is not None:
         experiment = dataclasses.replace(experiment, seed=options.seed)
@@ -60,6 +80,13 @@ def run(options: argparse.Namespace) -> int:
         for name in ("report.html", "report.json"):
             _check_writable("--out", out / name)
         return _hold(experiment, stresses, arms, options, out, junit)
+
+
+def _refuse(options: argparse.Namespace, unknown: Mapping[str, object], known_to: str) -> None:
+    """Refuse options that would do nothing with a file of this kind."""
+    for name, left_out in unknown.items():
+        if getattr(options, name) != left_out:
+            raise ConfigurationError(f"--{name.replace('_', '-')} is for {known_to}: {options.file}", name)
 
 
 def _hold(

@@ -60,6 +60,8 @@ def test_the_journal_may_be_the_output(capsys: pytest.CaptureFixture[str]) -> No
         (["none.json"], "none.json: can't be read: No such file"),
         (["experiment.json", "--var", "x"], "--var is 'x'; it takes name=value"),
         (["experiment.json", "--var", "x=1"], "unknown configuration 'x'"),
+        (["experiment.json", "--seed", "0"], "--seed is for game days (TOML), and this is an experiment of the Chaos"),
+        (["gameday.toml", "--fail-fast"], "--fail-fast is for experiments of the Chaos Toolkit (JSON, YAML), and"),
         (["experiment.json", "--rollback-strategy", "sometimes"], "rollbacks: unknown strategy 'sometimes'"),
         (["experiment.json", "--out", "experiment.json/x"], "can't be written to: Not a directory"),
     ],
