@@ -1,8 +1,10 @@
 """What the fault proxy costs, beside no proxy, HAProxy and nginx stream: `python benchmarks/proxy.py [--quick]`.
 
 The proxy runs on a core of its own; the server and the clients share the other, as they do without a proxy. All sides
-are bare protocols, so what is compared is the proxies. What matters is the ratio to no proxy: each figure is taken
-without and with the proxy in turn, the proxies take turns too, and of the ratios of all rounds the median counts.
+are bare protocols, so what is compared is the proxies. What matters is the ratio to no proxy: in each round every
+figure is taken without a proxy and then with each, the order reversed from round to round, and of the ratios of all
+rounds the median counts, with the quartiles beside it. A host whose cores are virtual may give both of them together no
+more than one is worth; then no proxy can come near 1, and so the first and the last line say how it was.
 
     throughput      GB/s that a server streams to one client, or to 100
     round trip      µs of 64 bytes there and back on one connection, median
@@ -41,6 +43,7 @@ BULK = b"BULK"
 ECHO = b"ECHO"
 CHUNK = bytes(1024 * 1024)
 DELAY = 0.1
+WARM_UP = 0.15
 
 
 class Server(asyncio.Protocol):
@@ -124,7 +127,7 @@ async def requests(port: int, connections: int, duration: float) -> float:
         clients.append(client)
     for client in clients:
         client.transport.write(REQUEST)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(WARM_UP)
     before, begun = counts[0], time.perf_counter()
     await asyncio.sleep(duration)
     rate = (counts[0] - before) / (time.perf_counter() - begun)
@@ -162,8 +165,8 @@ def throughput(port: int, connections: int, duration: float) -> float:
         selector.register(sock, selectors.EVENT_READ)
     buffer = bytearray(1024 * 1024)
     got, begun, started = 0, time.perf_counter(), False
-    while (now := time.perf_counter()) - begun < duration + (0 if started else 0.3):
-        if not started and now - begun > 0.3:
+    while (now := time.perf_counter()) - begun < (duration if started else WARM_UP + duration):
+        if not started and now - begun > WARM_UP:
             got, begun, started = 0, now, True
         for key, _ in selector.select(0.1):
             with contextlib.suppress(BlockingIOError):
@@ -283,52 +286,72 @@ def main() -> None:
     elif options.ours:
         run(serve_ours(options.ours, options.upstream, options.delay))
     else:
-        compare(rounds=1 if options.quick else 5, duration=0.7, only=options.only)
+        compare(rounds=1 if options.quick else 5, duration=0.35, only=options.only)
 
 
 def compare(rounds: int, duration: float, only: list[str] | None) -> None:
     """Measure all, and print the table."""
     os.sched_setaffinity(0, {OTHER_CORE})
+    print(worth_of_two_cores())
     upstream = free_port("127.0.0.1")
     names = ["HAProxy", "nginx", "hormesis, asyncio", "hormesis, uvloop"]
-    ports = {name: free_port("127.0.0.1") for name in names}
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    late_by: dict[str, list[float]] = {}
+    found: dict[str, dict[str, list[float]]] = {}
+    late_by: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(running([sys.executable, __file__, "--serve", str(upstream)], OTHER_CORE, upstream))
-        commands = {
-            name: command
-            for name, command in candidates(folder, upstream, ports).items()
-            if not only or any(part in name for part in only)
-        }
-        for _ in range(rounds):
-            for name, command in commands.items():
-                with running(command, PROXY_CORE, ports[name]):
-                    for figure, measure in FIGURES.items():
-                        pair = measure(upstream, duration), measure(ports[name], duration)
-                        found.setdefault(name, {}).setdefault(figure, []).append(pair)
+        ports = {name: free_port("127.0.0.1") for name in names}
+        places = {"none": upstream}
+        for name, command in candidates(folder, upstream, ports).items():
+            if not only or any(part in name for part in only):
                 if "hormesis" in name:
                     with running([*command, "--delay", str(DELAY)], PROXY_CORE, ports[name]):
-                        late_by.setdefault(name, []).append(asyncio.run(late(ports[name])))
+                        late_by[name] = asyncio.run(late(ports[name]))
+                stack.enter_context(running(command, PROXY_CORE, ports[name]))
+                places[name] = ports[name]
+        for turn in range(rounds):
+            for figure, measure in FIGURES.items():
+                for name, port in list(places.items())[:: 1 if turn % 2 == 0 else -1]:
+                    found.setdefault(name, {}).setdefault(figure, []).append(measure(port, duration))
     report(found, late_by)
+    print(worth_of_two_cores())
 
 
-def report(found: dict[str, dict[str, list[tuple[float, float]]]], late_by: dict[str, list[float]]) -> None:
+def report(found: dict[str, dict[str, list[float]]], late_by: dict[str, float]) -> None:
     """Print the median of each figure, and of its ratios to no proxy."""
-    nothing = {figure: [none for figures in found.values() for none, _ in figures[figure]] for figure in FIGURES}
-    print("".join([f"{'proxy':<18}", *(f"{figure:>22}" for figure in FIGURES), f"{'latency fault +ms':>22}"]))
-    print(f"{'none':<18}" + "".join(f"{number(statistics.median(values)):>22}" for values in nothing.values()))
-    for name, figures in found.items():
+    nothing = found["none"]
+    print("".join([f"{'proxy':<18}", *(f"{figure:>25}" for figure in FIGURES), f"{'latency fault +ms':>20}"]))
+    for name in sorted(found, key=lambda name: name != "none"):
         line = f"{name:<18}"
-        for figure in FIGURES:
-            value = statistics.median(value for _, value in figures[figure])
-            if "µs" in figure:
-                compared = f"+{statistics.median(value - none for none, value in figures[figure]):.0f}"
-            else:
-                compared = f"{statistics.median(value / none for none, value in figures[figure]):.2f}"
-            line += f"{f'{number(value)} ({compared})':>22}"
-        print(line + (f"{statistics.median(late_by[name]):>22.2f}" if name in late_by else ""))
+        for figure, values in found[name].items():
+            text = number(statistics.median(values))
+            if name != "none":
+                text += f" {compared(figure, values, nothing[figure])}"
+            line += f"{text:>25}"
+        print(line + (f"{late_by[name]:>20.2f}" if name in late_by else ""))
+
+
+def compared(figure: str, values: list[float], nothing: list[float]) -> str:
+    """Return what values are to those without a proxy, round by round: the median, and quartiles of ratios."""
+    pairs = list(zip(values, nothing, strict=True))
+    if "µs" in figure:
+        return f"(+{statistics.median(value - none for value, none in pairs):.0f})"
+    ratios = sorted(value / none for value, none in pairs)
+    quarter = len(ratios) // 4
+    return f"{statistics.median(ratios):.2f} ({ratios[quarter]:.2f}-{ratios[-1 - quarter]:.2f})"
+
+
+def worth_of_two_cores() -> str:
+    """Return how much more two busy cores do than one."""
+    code = "import time\nn, end = 0, time.perf_counter() + 0.4\nwhile time.perf_counter() < end: n += 1\nprint(n)"
+
+    def busy(*cores: int) -> int:
+        commands = [["taskset", "-c", str(core), sys.executable, "-c", code] for core in cores]
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for command in commands]
+        return sum(int(process.communicate()[0]) for process in processes)
+
+    alone = busy(PROXY_CORE), busy(OTHER_CORE)
+    return f"two busy cores do {busy(PROXY_CORE, OTHER_CORE) / statistics.mean(alone):.2f} times the work of one"
 
 
 def number(value: float) -> str:
