@@ -547,7 +547,7 @@ def test_cancelled_anywhere(server: Server, async_client_of: MakeClient) -> None
 
     async def sweep() -> int:
         cancelled = 0
-        for steps in range(50):
+        for steps in [*range(50), *range(50)]:
             task = asyncio.create_task(client.get(url))
             for _ in range(steps):
                 await asyncio.sleep(0)
@@ -556,5 +556,5 @@ def test_cancelled_anywhere(server: Server, async_client_of: MakeClient) -> None
             assert in_flight(policy) == 0
         return cancelled
 
-    assert client.run(sweep()) >= 10
+    assert client.run(sweep()) >= 10  # how often the loop turns in a call depends on how soon the server answers
     assert client.request("GET", server.urls[0] + server.path(answer())).status == 200
