@@ -134,6 +134,11 @@ class Edge(Settings):
         match = _ADDRESS.fullmatch(self.to or "")
         return (match[1], int(match[2])) if match and 0 < int(match[2]) < 65536 else None
 
+    def policies(self, name: str) -> list[str]:
+        """Return the policies of the caller that protect it, if it is called `name`."""
+        own = self.policy or name
+        return [own] if isinstance(own, str) else list(own)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class System(Settings):

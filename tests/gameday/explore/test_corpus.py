@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hormesis.chaos import Bandwidth, BlackHole, Fault, Kill, Latency, Reset, Spike, Throttle
+from hormesis.chaos.faults import Inject
 from hormesis.cli import main
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Run, load_experiment
@@ -24,6 +25,9 @@ RUN = Run(calm=1.5, dose=4.0, recovery=3.5)
         Trial((Injection("edge", "stock", BlackHole()), Injection("process", "stock", Throttle(0.2)))),
         Trial((Injection("edge", "stock", Reset("request")), Injection("edge", "stock", Bandwidth(1000)))),
         Trial((Injection("process", "stock", Kill()), Injection("load", "", Spike(3, request="page"))), dose=3.0),
+        Trial(
+            (Injection("process", "stock", Inject({"latency": 1, "where": {"host": "eu-*"}}, at="till")),), dose=3.0
+        ),
     ],
     ids=str,
 )
@@ -37,7 +41,7 @@ def test_what_is_saved_is_what_failed(experiment: Path, trial: Trial) -> None:
     assert (read.experiment, read.seed) == (experiment.resolve(), 7)
     loaded = load_experiment(case.path)
     assert loaded.seed == 7
-    assert [dose.target for dose in loaded.stress[0].doses] == [each.target for each in trial.injections]
+    assert [dose.target for dose in loaded.stress[0].doses] == [each.dose().target for each in trial.injections]
     assert loaded.lengths(loaded.stress[0]) == (1.5, trial.dose or 4.0, 3.5)
 
 

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hormesis.chaos import Bandwidth, BlackHole, Kill, Latency, Pause, Refuse
+from hormesis.chaos.faults import Inject
 from hormesis.gameday.explore.pruning import Wiring, hides, idle, suspicion
 from hormesis.gameday.explore.search import Fate, Search, counts
 from hormesis.gameday.explore.trials import Budget, Injection, Seen, Trial, answered, metered
 from hormesis.gameday.results import Verdict
 
 SEEDS = st.integers(0, 10_000)
-WIRING = Wiring({"a": ("shop", "stock"), "b": ("shop", "till"), "c": ("till", "bank")}, "shop")
+EDGES = {"a": ("shop", "stock"), "b": ("shop", "till"), "c": ("till", "bank")}
+WIRING = Wiring(EDGES, "shop", {("shop", "a"): ["a"], ("shop", "b"): ["b"]})
 PLENTY = 1e9
 
 
@@ -260,6 +262,27 @@ def test_idle() -> None:
     assert not idle(at("till", Kill(), "process"), seen(c=1.0), WIRING)
     assert not idle(at("shop", Kill(), "process"), nothing, WIRING)
     assert not idle(at("batch", Kill(), "process"), nothing, WIRING), "what has no edges may work all the same"
+    assert idle(INSIDE_A, seen(b=1.0), WIRING)
+    assert not idle(INSIDE_A, seen(a=1.0), WIRING)
+
+
+INSIDE_A, INSIDE_B = (at("shop", Inject({"error": "error"}, at=name), "process") for name in "ab")
+
+
+def test_places_inside_of_a_process() -> None:
+    """Two policies of a process are two places; each is leant on, and idle, with the edge that its calls go over."""
+    late = at("shop", Inject({"latency": 1}, at="a"), "process")
+    assert {each.signature for each in (INSIDE_A, INSIDE_B, late)} == {
+        ("process shop at a", "inject_error"),
+        ("process shop at b", "inject_error"),
+        ("process shop at a", "inject_latency"),
+    }
+    assert not hides(INSIDE_A, INSIDE_B, WIRING)
+    assert hides(INSIDE_A, at("shop", Inject({"error": "timeout"}, at="a"), "process"), WIRING)
+    assert hides(at("shop", Pause(), "process"), at("a", Latency(1)), Wiring(EDGES | {"a": ("x", "shop")}))
+    control, plain = seen(a=100.0, b=100.0), seen(a=0.0, b=230.0)
+    leaning = suspicion((INSIDE_A, INSIDE_B), {INSIDE_A: plain, INSIDE_B: control}, control, WIRING)
+    assert leaning.why.startswith("edge b carries 2.3 times as much under process shop at a: injects error")
 
 
 def test_suspicion_grows_with_clues() -> None:

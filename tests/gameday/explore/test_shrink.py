@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hormesis.chaos import Bandwidth, BlackHole, Kill, Latency, Reset, Spike, Throttle
+from hormesis.chaos.faults import Inject
 from hormesis.gameday.explore.milder import knobs
 from hormesis.gameday.explore.shrink import Shrunk, shrink
 from hormesis.gameday.explore.trials import Budget, Injection, Seen, Trial, answered, metered
@@ -69,18 +70,25 @@ def test_mildest_and_shortest(threshold: float, least: float) -> None:
         (Bandwidth("1KB/s"), "bandwidth", 50_000.0, True),
         (Throttle(0.05), "throttle", 0.4, True),
         (Spike(20), "spike", 3.0, False),
+        (Inject({"latency": 4.0, "share": 1.0}), "latency", 0.3, False),
+        (Inject({"error": "error"}), "share", 0.2, False),
     ],
 )
 def test_every_kind_of_knob(fault: object, field: str, fails_to: float, milder: bool) -> None:
     """A share shrinks, a bandwidth and a throttle grow, a factor comes down towards one."""
-    where = {"bandwidth": "edge", "share": "edge", "throttle": "process", "spike": "load"}[field]
+    injected = isinstance(fault, Inject)
+    where = "process" if injected else {"bandwidth": "edge", "share": "edge", "throttle": "process"}.get(field, "load")
+
+    def value_of(trial: Trial) -> float:
+        found = trial.injections[0].fault
+        return float(getattr(found.injection if isinstance(found, Inject) else found, field))
 
     def fails(trial: Trial) -> bool:
-        value = getattr(trial.injections[0].fault, field)
+        value = value_of(trial)
         return bool(value <= fails_to if milder else value >= fails_to)
 
     shrunk, _ = run(Trial((Injection(where, "x" * (where != "load"), fault),)), fails)  # type: ignore[arg-type]
-    value = getattr(shrunk.trial.injections[0].fault, field)
+    value = value_of(shrunk.trial)
     assert fails(shrunk.trial)
     assert 1 / 1.6 <= value / fails_to <= 1.6
 

@@ -1,4 +1,4 @@
-"""Which faults an exploration doses: for every edge and every process the ways in which they fail differently.
+"""Which faults an exploration doses: for every edge, process and place inside the ways in which they fail differently.
 
 How strong a fault is follows from the experiment: an answer is late when it comes after the patience that the
 objectives allow, a line is thin when it carries a tenth of what it carries in calm. A stress of the experiment's own
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from hormesis.chaos import Bandwidth, BlackHole, Fault, Kill, Latency, Pause, Refuse, Reset
+from hormesis.chaos.faults import Inject
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment
 from hormesis.gameday.explore.pruning import Wiring
@@ -36,7 +37,11 @@ _THINNEST = 100.0
 def wiring(experiment: Experiment) -> Wiring:
     """Return who calls whom in an experiment."""
     edges = {name: (edge.from_ or "", edge.to or "") for name, edge in experiment.system.edge.items()}
-    return Wiring(edges, experiment.load.to)
+    guards: dict[tuple[str, str], list[str]] = {}
+    for name, edge in experiment.system.edge.items():
+        for policy in edge.policies(name):
+            guards.setdefault((edge.from_ or "", policy), []).append(name)
+    return Wiring(edges, experiment.load.to, guards)
 
 
 def patience(experiment: Experiment) -> float:
@@ -46,17 +51,21 @@ def patience(experiment: Experiment) -> float:
     return max(allowed, default=_PATIENCE)
 
 
-def catalogue(experiment: Experiment, answers: Mapping[str, float]) -> list[Injection]:
+def catalogue(
+    experiment: Experiment, answers: Mapping[str, float], places: Sequence[tuple[str, str]] = ()
+) -> list[Injection]:
     """Return the single faults to explore, kind by kind, so that every place is met early.
 
     The process that the load knocks at is left out: without it nobody can answer, and no policy of anybody's helps.
+    Calls that it makes itself are another matter.
 
     Args:
         experiment: The system, its objectives, and stresses of its own.
         answers: Bytes a second that come back on each edge in calm.
+        places: Processes, each with a policy of it that has a place for faults.
     """
     own = {each.signature: each for each in _single_stresses(experiment)}
-    chosen = [own.pop(each.signature, each) for each in _defaults(experiment, answers)]
+    chosen = [own.pop(each.signature, each) for each in _defaults(experiment, answers, places)]
     return chosen + list(own.values())
 
 
@@ -74,7 +83,9 @@ def chosen(injections: Sequence[Injection], only: Sequence[str], kinds: Sequence
     return [each for each in injections if each.target in (only or places) and each.kind in (kinds or known)]
 
 
-def _defaults(experiment: Experiment, answers: Mapping[str, float]) -> Iterator[Injection]:
+def _defaults(
+    experiment: Experiment, answers: Mapping[str, float], places: Sequence[tuple[str, str]]
+) -> Iterator[Injection]:
     share = 1.0 if experiment.blast_radius is None else experiment.blast_radius.share
     late = Latency(round(_LATE * patience(experiment), 3), share=share)
     on_edges: tuple[Fault, ...] = (BlackHole(share=share), late, Refuse(), Reset("answer", share=share))
@@ -86,6 +97,10 @@ def _defaults(experiment: Experiment, answers: Mapping[str, float]) -> Iterator[
     for fault in in_processes:
         for name in inner:
             yield Injection("process", name, fault)
+    # An error that nobody expects, and so nobody repeats: the wire can't do that.
+    for injected in ({"error": "error", "share": share}, {"latency": late.latency, "share": share}):
+        for name, policy in places:
+            yield Injection("process", name, Inject(injected, at=policy))
     for name in experiment.system.edge:
         yield Injection("edge", name, Bandwidth(round(max(_THINNEST, _THIN * answers.get(name, 0.0)))))
 
@@ -96,5 +111,5 @@ def _single_stresses(experiment: Experiment) -> Iterator[Injection]:
         injections = [Injection.of(dose) for dose in stress.doses]
         if len(injections) == 1 and stress.load is None:
             injection = injections[0]
-            if injection.where in ("edge", "process") and injection.name != experiment.load.to:
+            if injection.where in ("edge", "process") and injection.target != f"process {experiment.load.to}":
                 yield injection

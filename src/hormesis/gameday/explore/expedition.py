@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hormesis.chaos import Keeper
+from hormesis.chaos.faults import Inject
 from hormesis.chaos.journal import FILE_NAME, recover
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment
@@ -84,7 +85,11 @@ class Expedition:
         pairs: bool = True,
     ) -> None:
         check(experiment)
-        chosen(catalogue(experiment, {}), only, kinds)
+        self._protection = protection(experiment, arm, file.resolve().parent, policies)
+        places = () if self._protection is None else self._protection.places
+        everything = catalogue(experiment, {}, places)
+        chosen(everything, only, kinds)
+        self._injected = {each.name for each in everything if isinstance(each.fault, Inject)}
         self.experiment = dataclasses.replace(experiment, run=lengths(experiment))
         self.arm = arm
         self.file = file
@@ -94,7 +99,6 @@ class Expedition:
         self.unsaved: list[str] = []
         """What could not be written into the corpus, and why."""
         self._corpus = corpus
-        self._protection = protection(experiment, arm, file.resolve().parent, policies)
         self._changes: dict[str, Change] = {}
         self._began = time.monotonic()
         self._real: RealSystem | None = None
@@ -106,7 +110,7 @@ class Expedition:
             raise ConfigurationError.bad_value("--within", f"{within:g}s", accepted)
         self.budget = Budget(within, trial)
         self.hunt = Hunt(
-            catalogue=lambda control: chosen(catalogue(experiment, control.answers), only, kinds),
+            catalogue=lambda control: chosen(catalogue(experiment, control.answers, places), only, kinds),
             wiring=wiring(experiment),
             budget=self.budget,
             length=float(run.dose),
@@ -164,6 +168,7 @@ class Expedition:
                     keeper=keeper,
                     observer=told,
                     protection=self._protection,
+                    injected=self._injected,
                 )
                 self._real = await stack.enter_async_context(real)
                 await real.converse(

@@ -95,6 +95,11 @@ class PolicyFile:
         """The names of its policies."""
         return list(_parsed(self.text).get("policy", {}))
 
+    @property
+    def places(self) -> list[str]:
+        """The names of those that have a place for injected faults."""
+        return [name for name, table in _parsed(self.text).get("policy", {}).items() if "chaos" in table]
+
     def changes(self, policies: Sequence[str], circumstances: Circumstances) -> list[Change]:
         """Return what could be changed in these policies, and in the service, the most promising first.
 

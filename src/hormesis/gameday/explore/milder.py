@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hormesis.chaos import Fault
+from hormesis.chaos.faults import Inject
 from hormesis.errors import ConfigurationError
 
 __all__ = ["Knob", "Scale", "knobs"]
@@ -68,6 +69,8 @@ class Knob:
     def turned(self, fault: Fault, value: float) -> Fault:
         """Return the fault with another value there."""
         changed: Any = {self.field: value}
+        if isinstance(fault, Inject):
+            changed = {"inject": dataclasses.replace(fault.injection, **changed)}
         return dataclasses.replace(fault, **changed)
 
 
@@ -78,9 +81,10 @@ def knobs(fault: Fault) -> Iterator[Knob]:
     >>> [knob.field for knob in knobs(Latency("2s", share=0.5))], list(knobs(Kill()))
     (['latency', 'share'], [])
     """
+    turned = fault.injection if isinstance(fault, Inject) else fault
     # The setting that names the fault comes first: it is the one without keyword.
-    for field in sorted(dataclasses.fields(fault), key=lambda each: bool(each.kw_only)):
-        value: Any = getattr(fault, field.name)
+    for field in sorted(dataclasses.fields(turned), key=lambda each: bool(each.kw_only)):
+        value: Any = getattr(turned, field.name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not value:
             continue
         scale = _scale(field.name, float(value))

@@ -17,10 +17,11 @@ without A; two places that both already cost answers alone; two edges of one cal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from hormesis.chaos import BlackHole, Pause, Refuse
+from hormesis.chaos.faults import Inject
 from hormesis.gameday.explore.trials import Injection, Seen
 from hormesis.gameday.results import Verdict
 
@@ -37,15 +38,19 @@ class Wiring:
     Args:
         edges: By the name of the edge: the process that calls, and the one (or the address) that is called.
         door: The process that the load knocks at.
+        guards: By the process and the name of a policy in it: the edges whose calls go through that policy.
     """
 
     edges: Mapping[str, tuple[str, str]]
     door: str = ""
+    guards: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
 
     def touching(self, injection: Injection) -> list[str]:
         """Return the edges over which anybody would notice the injection."""
         if injection.where == "edge":
             return [injection.name]
+        if isinstance(injection.fault, Inject):
+            return list(self.guards.get((injection.name, injection.fault.at), ()))
         if injection.where == "process":
             return [name for name, ends in self.edges.items() if injection.name in ends]
         return []
@@ -54,13 +59,15 @@ class Wiring:
         """Return the processes that call where it acts."""
         if injection.where == "edge":
             return {self.edges[injection.name][0]}
+        if isinstance(injection.fault, Inject):
+            return {injection.name}
         return {caller for caller, called in self.edges.values() if called == injection.name}
 
 
 def idle(injection: Injection, seen: Seen, wiring: Wiring) -> bool:
     """Whether nothing passed where the injection would act."""
     touching = wiring.touching(injection)
-    if injection.where == "process" and injection.name == wiring.door:
+    if injection.target == f"process {wiring.door}":
         return False  # the load comes in there, over no edge
     return bool(touching) and not any(seen.traffic.get(edge, 0.0) for edge in touching)
 

@@ -10,18 +10,19 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from hormesis.chaos import FaultProxy, Keeper
+from hormesis.chaos.host import FaultFailed
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.course import LEAD, Course
 from hormesis.gameday.experiment import Experiment, Stress, folder_of
 from hormesis.gameday.explore.setup import Protection
 from hormesis.gameday.explore.trials import Seen, Steps, Trial
 from hormesis.gameday.observing import Observer
-from hormesis.gameday.results import Outcome, Phase, RouteStats
+from hormesis.gameday.results import Outcome, Phase, RouteStats, Verdict
 from hormesis.gameday.runner import back_to_normal, warm_up
 from hormesis.gameday.system import ArmSystem, running
 from hormesis.loadgen import Samples
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 _HURT = 0.9
 """A route is hurt when it gets fewer full answers than this share of those that it gets in calm."""
+
+_INSIDE: Mapping[str, object] = {"inject": {"latency": 1.0}}
+"""Any fault that is injected."""
 
 _AROUND = 1.0
 """Seconds that a trial takes besides its phases: late answers, the judgement, now and then a start."""
@@ -69,6 +73,7 @@ class RealSystem:
         keeper: The watchdog, running, with a journal.
         observer: Is told what happens.
         protection: The policies of the arm, if they are known.
+        injected: The processes into which faults are to be injected.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class RealSystem:
         keeper: Keeper,
         observer: Observer,
         protection: Protection | None,
+        injected: Collection[str] = (),
     ) -> None:
         self._experiment = experiment
         self._arm = arm
@@ -88,6 +94,11 @@ class RealSystem:
         self._out = out
         self._keeper = keeper
         self._protection = protection
+        # The system is prepared for what stresses say, so that these processes can be reached inside.
+        self._prepared = [
+            *experiment.stress,
+            *(Stress(name=f"inside {n}", process=name, fault=_INSIDE) for n, name in enumerate(sorted(injected), 1)),
+        ]
         self._texts: dict[str, str] = {}
         self._system: ArmSystem | None = None
         self._change = ""
@@ -140,7 +151,10 @@ class RealSystem:
         if not system.warm:
             await warm_up(self._experiment, system)
         self._watch.begin(system)
-        outcome = await self._course(trial, system).run()
+        try:
+            outcome = await self._course(trial, system).run()
+        except FaultFailed as error:  # such as a policy that its process has not made yet
+            return Seen(verdict=Verdict.INCONCLUSIVE, seconds=time.monotonic() - began, reasons=(str(error),))
         system.well = back_to_normal(outcome)
         return self._seen(outcome, time.monotonic() - began)
 
@@ -160,7 +174,13 @@ class RealSystem:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
             starting = running(
-                experiment, self._arm, folder=self._folder, out=self._out, scratch=scratch, keeper=self._keeper
+                experiment,
+                self._arm,
+                folder=self._folder,
+                out=self._out,
+                scratch=scratch,
+                keeper=self._keeper,
+                stresses=self._prepared,
             )
             self._system = await self._stack.enter_async_context(starting)
             self._change = change

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hormesis.chaos.faults import Inject
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment, Run
 from hormesis.gameday.explore.catalogue import patience
@@ -67,6 +68,7 @@ class Protection:
         policies: Which policies protect each edge, and each process that edges lead to.
         circumstances: What is known of the calls.
         reading: The routes that only read.
+        places: Processes, each with a policy of the file that guards its calls and has a place for injected faults.
     """
 
     file: PolicyFile
@@ -74,6 +76,7 @@ class Protection:
     policies: Mapping[str, Sequence[str]]
     circumstances: Circumstances
     reading: frozenset[str]
+    places: Sequence[tuple[str, str]]
 
     def changes(self, trial: Trial, acted: tuple[str, ...], hurt: frozenset[str]) -> list[Change]:
         """Return what could be changed about a failure: at its edges first, then where policies acted.
@@ -84,6 +87,7 @@ class Protection:
             hurt: The routes that suffered.
         """
         protecting = [name for each in trial.injections for name in self.policies.get(each.target, ())]
+        protecting += [each.fault.at for each in trial.injections if isinstance(each.fault, Inject)]
         names = dict.fromkeys([*protecting, *acted])
         reads = bool(hurt) and hurt <= self.reading
         return self.file.changes(list(names), dataclasses.replace(self.circumstances, reads=reads))
@@ -137,10 +141,11 @@ def protection(
         message = f"no variable of arm {arm!r} names {path}, so a changed one would not reach its processes"
         raise ConfigurationError(message, "policies")
     protecting: dict[str, list[str]] = {}
+    places: dict[tuple[str, str], None] = {}
     for name, edge in experiment.system.edge.items():
-        own = edge.policy or name
-        own = [own] if isinstance(own, str) else list(own)
+        own = edge.policies(name)
         protecting[f"edge {name}"] = own
+        places |= {(edge.from_ or "", policy): None for policy in own if policy in file.places}
         protecting.setdefault(f"process {edge.to}", []).extend(own)
     rate = sum(rate for _, rate in _rates(experiment))
     return Protection(
@@ -148,5 +153,6 @@ def protection(
         variables=named,
         policies=protecting,
         circumstances=Circumstances(patience=patience(experiment), rate=rate, latency=latency),
+        places=list(places),
         reading=frozenset(request.name for request in experiment.load.request if request.get is not None),
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from hormesis.chaos import Fault, describe
+from hormesis.chaos.faults import Inject
 from hormesis.gameday.dose import Dose, Place, kind_of, place_of
 from hormesis.gameday.results import Verdict
 
@@ -43,6 +44,8 @@ _UNCLEAR_MAX = 2
 class Injection:
     """One fault at one place.
 
+    Inside of a process the place is the policy at which its calls meet with it: two of them are two places.
+
     Args:
         where: What kind of place.
         name: Which edge or process; empty for the host and the load.
@@ -65,12 +68,14 @@ class Injection:
     @property
     def target(self) -> str:
         """Where it acts, in the words of the report."""
-        return f"{self.where} {self.name}" if self.name else self.where
+        place = f"{self.where} {self.name}" if self.name else self.where
+        return f"{place} at {self.fault.at}" if isinstance(self.fault, Inject) else place
 
     @property
     def kind(self) -> str:
-        """What kind of fault it is: the key that names it in a file."""
-        return kind_of(self.fault)
+        """What kind of fault it is: the key that names it in a file; of what is injected, with what that is."""
+        kind = kind_of(self.fault)
+        return f"{kind}_{self.fault.injection.kind}" if isinstance(self.fault, Inject) else kind
 
     @property
     def signature(self) -> tuple[str, str]:
@@ -93,7 +98,7 @@ class Injection:
 def _table(fault: Fault) -> dict[str, object]:
     """Return a fault as the table of a file: what names it, and what is not as usual."""
     key = kind_of(fault)
-    table = {key: getattr(fault, key)}
+    table: dict[str, object] = {key: fault.injection.as_table() if isinstance(fault, Inject) else getattr(fault, key)}
     for each in dataclasses.fields(fault):
         value = getattr(fault, each.name)
         usual = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
