@@ -306,7 +306,7 @@ def compare(rounds: int, duration: float, only: list[str] | None) -> None:
             if not only or any(part in name for part in only):
                 if "hormesis" in name:
                     with running([*command, "--delay", str(DELAY)], PROXY_CORE, ports[name]):
-                        late_by[name] = asyncio.run(late(ports[name]))
+                        late_by[name] = statistics.median(asyncio.run(late(ports[name])) for _ in range(3))
                 stack.enter_context(running(command, PROXY_CORE, ports[name]))
                 places[name] = ports[name]
         for turn in range(rounds):
