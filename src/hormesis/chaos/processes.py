@@ -187,7 +187,7 @@ class Process:
         settings = self.settings
         if self._supervisor is not None:
             raise RuntimeError(f"process {settings.name!r} was started already")
-        check_port_free(settings.host, settings.port, f"process {settings.name!r}")
+        _check_port_unused(settings.host, settings.port, f"process {settings.name!r}")
         self._spawn()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervisor of {self.settings.name}")
 
@@ -517,13 +517,27 @@ def check_port_free(host: str, port: int, what: str) -> None:
     Raises:
         ConfigurationError: It can't.
     """
+    _check_port_unused(host, port, what)
+    if (error := _listening(host, port)) is not None:
+        message = f"port {port} of {what} can't be listened on: {error.strerror}"
+        raise ConfigurationError(message, "port") from error
+
+
+def _check_port_unused(host: str, port: int, what: str) -> None:
+    """The same, but where `what` may do more than this process, or has a network of its own."""
+    error = _listening(host, port)
+    if error is not None and error.errno == errno.EADDRINUSE:
+        message = f"port {port} of {what} is in use; stop what listens there, or leave it out to have one chosen"
+        raise ConfigurationError(message, "port") from error
+
+
+def _listening(host: str, port: int) -> OSError | None:
+    """Return why a port can't be listened on, if that is so."""
     try:
         socket.create_server((host, port), family=_family(host)).close()
     except OSError as error:
-        message = f"port {port} of {what} can't be listened on: {error.strerror}"
-        if error.errno == errno.EADDRINUSE:
-            message = f"port {port} of {what} is in use; stop what listens there, or leave it out to have one chosen"
-        raise ConfigurationError(message, "port") from error
+        return error
+    return None
 
 
 def _family(host: str) -> socket.AddressFamily:
