@@ -76,8 +76,8 @@ ROUTES = ("home", "disk", "clock", "files", "memory")
 SHORT_OF_EVERYTHING = """
 dose = "3500ms"
 detection = "1300ms"
-recovery = "1900ms"
-recover_within = "1300ms"
+recovery = "2800ms"
+recover_within = "2s"
 doses = [
     { host = true, fault = { disk_full = true } },
     { process = "shop", fault = { clock = "+1h" } },
