@@ -57,7 +57,13 @@ class Simulated:
 
 
 def found(
-    service: Simulated, seed: int = 1, *, generator: float = math.inf, stop_after: int | None = None, **settings: Any
+    service: Simulated,
+    seed: int = 1,
+    *,
+    generator: float = math.inf,
+    late: Callable[[Probe], bool] = lambda probe: False,
+    stop_after: int | None = None,
+    **settings: Any,
 ) -> Capacity:
     """Search on virtual time: a probe takes its length and a second more."""
     search = Search(**({"first": 50, "step": "2s", "within": "10m"} | settings))
@@ -71,7 +77,7 @@ def found(
         if count == stop_after:
             return search.result("stopped")
         now += probe.seconds + 1
-        valid = probe.rate <= generator
+        valid = probe.rate <= generator and not late(probe)
         answer = Measurement.of(probe, service.answer(probe, seed), 0.0, lag=0.0, valid=valid, ended_at=now)
     raise AssertionError
 
@@ -94,6 +100,22 @@ def test_the_knee_of_a_single_queue_is_found(seed: int) -> None:
     assert capacity.breaking is not None
     assert 0.9 * truth < capacity.breaking[0] < capacity.breaking[1] < 1.35 * truth
     assert capacity.peak == pytest.approx(1000, rel=0.1)
+
+
+def test_a_generator_that_can_not_send_the_first_rate() -> None:
+    """Nothing is known of the service then, neither that it holds nor that it does not."""
+    capacity = found(Simulated(1, 1 / 1000), generator=10, p99="100ms")
+    assert (capacity.knee, capacity.at_least, capacity.breaking) == (None, False, None)
+    assert capacity.ended == "the generator does not keep up with the first rate"
+
+
+def test_a_generator_that_was_late_once() -> None:
+    """A host that is busy for a moment ends no search: the rate is asked for again."""
+    late = iter([True])
+    capacity = found(Simulated(1, 1 / 1000), p99="100ms", late=lambda probe: probe.rate == 400 and next(late, False))
+    assert [each.valid for each in capacity.measured if each.rate == 400] == [False, True]
+    assert capacity.confidence > 0.9
+    assert not capacity.at_least
 
 
 def test_intervals_cover_as_often_as_they_say() -> None:

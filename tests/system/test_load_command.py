@@ -330,6 +330,24 @@ def test_a_capacity_is_found(results: Results, service: Service) -> None:
     assert len(found["measured"]) > 4
 
 
+def test_a_search_that_ends_before_the_service_does(hormesis: Hormesis, service: Service, tmp_path: Path) -> None:
+    """It says at least so much, and that no breaking point was found; or that the generator is the limit."""
+    search = ["--from", "40", "--step", "0.3", "--within", "3", "--quiet"]
+    for _ in range(3):  # a busy host makes the generator late
+        done = hormesis("capacity", service.url, *search, "--to", "80")
+        if "highest rate holds" in done.out:
+            break
+    assert done.status == 0
+    assert "knee    at least 80/s; no rate was found that does not hold: the highest rate holds\n" in done.out
+    assert "breaks  not found: it kept up with what the generator sent\n" in done.out
+    file = tmp_path / "load.toml"
+    file.write_text('[load]\nlag_max = 1e-6\n[[load.request]]\nname = "home"\nget = "/"\n')
+    late = hormesis("capacity", str(file), "--url", service.url, *search)
+    assert late.status == 1
+    assert "knee       unknown: the generator does not keep up with the first rate\n" in late.out
+    assert "generator  did not keep up once, from 40/s on; of the service nothing is known there\n" in late.out
+
+
 def test_no_capacity_is_a_failure(results: Results, service: Service) -> None:
     """A service that can't take the first rate is told so, with exit status 1."""
     found = results("capacity", f"{service.url}/boom", "--step", "0.2", "--within", "2", status=1)

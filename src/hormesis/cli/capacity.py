@@ -202,8 +202,10 @@ def _time(value: float) -> str:
 def _print(capacity: Capacity, shell: _Shell, host: dict[str, float]) -> None:
     bound = f"success >= {capacity.success:g}" + ("" if math.isnan(capacity.p99) else f", p99 <= {_time(capacity.p99)}")
     print(f"{shell.spec.base_url}  capacity with {bound}\n")
-    for name, text in _facts(capacity, shell, host).items():
-        print(f"{name:9}{text}")
+    facts = _facts(capacity, shell, host)
+    width = max(map(len, facts)) + 2
+    for name, text in facts.items():
+        print(f"{name:{width}}{text}")
 
 
 def _facts(capacity: Capacity, shell: _Shell, host: dict[str, float]) -> dict[str, str]:
@@ -212,6 +214,8 @@ def _facts(capacity: Capacity, shell: _Shell, host: dict[str, float]) -> dict[st
         low, high = capacity.breaking
         then = f"; asked for twice its knee it {capacity.beyond}" if capacity.beyond else ""
         facts["breaks"] = f"between {low:,.0f} and {high:,.0f}/s{then}"
+    elif any(found.valid for found in capacity.measured):
+        facts["breaks"] = "not found: it kept up with what the generator sent"
     facts["peak"] = f"{capacity.peak:,.0f} full answers a second"
     if capacity.model is not None:
         facts["model"] = f"{capacity.model.peak:,.0f}/s by the Universal Scalability Law, from the rates that held"
@@ -219,19 +223,26 @@ def _facts(capacity: Capacity, shell: _Shell, host: dict[str, float]) -> dict[st
         facts["host"] = f"{host['busy']:.0%} busy, {host['stolen']:.1%} taken by others"
     lag = max((found.lag for found in capacity.measured if found.valid), default=math.nan)
     facts["lag"] = f"{_time(lag)} at most (p99 of a step)"
+    if late := [found.rate for found in capacity.measured if not found.valid]:
+        times = "once" if len(late) == 1 else f"in {len(late)} steps"
+        facts["generator"] = (
+            f"did not keep up {times}, from {min(late):,.0f}/s on; of the service nothing is known there"
+        )
     facts["ended"] = f"{capacity.ended}, after {len(capacity.measured)} steps in {monotonic() - shell.began:.0f} s"
     return facts
 
 
 def _knee(capacity: Capacity) -> str:
     if capacity.knee is None:
-        return "none: not even the first rate holds" if capacity.measured else "unknown"
+        known = any(found.valid for found in capacity.measured)
+        return "none: not even the first rate holds" if known else f"unknown: {capacity.ended}"
     if capacity.at_least:
-        return f"at least {capacity.knee:,.0f}/s: no rate was found that does not hold"
+        return f"at least {capacity.knee:,.0f}/s; no rate was found that does not hold: {capacity.ended}"
     if capacity.confidence:
         sure = f"{capacity.low:,.0f} to {capacity.high:,.0f} with {capacity.confidence:.0%} confidence"
         return f"{capacity.knee:,.0f}/s ({sure})"
-    return f"{capacity.knee:,.0f}/s ({capacity.low:,.0f} to {capacity.high:,.0f} by one search; how sure is not known)"
+    bounds = f"{capacity.low:,.0f} to {capacity.high:,.0f}"
+    return f"{capacity.knee:,.0f}/s ({bounds} by one search; how sure is known with more time, --within)"
 
 
 def _as_json(capacity: Capacity, shell: _Shell, host: dict[str, float]) -> dict[str, Any]:

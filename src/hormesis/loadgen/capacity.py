@@ -337,14 +337,14 @@ class Search:
             low, high = (low, rate) if found.breaks or not found.valid else (rate, high)
 
     def _grow(self) -> Generator[Probe, Measurement, None]:
-        """Double the rate until one breaks the service, or doesn't hold twice in a row."""
+        """Double the rate until one breaks the service, or doesn't hold twice in a row, whosever fault that is."""
         held, rate = self._first, self._first
         while rate < self._last:
             if not self._has_time():
                 break
             rate = min(rate * _GROWTH, self._last)
             found = yield from self._ask(rate, "growth")
-            if found.valid and not self.holds(found) and not found.breaks:
+            if not found.valid or (not self.holds(found) and not found.breaks):
                 found = yield from self._ask(rate, "growth")
             if not found.valid:
                 self._bounds = (held, math.inf)
@@ -380,6 +380,8 @@ class Search:
         self._measured.append(found)
         if not found.valid:
             self._ceiling = min(self._ceiling, rate)
+        elif rate >= self._ceiling:  # it was late by chance
+            self._ceiling = math.inf
         return found
 
     def _has_time(self) -> bool:
@@ -401,6 +403,7 @@ class Search:
         low, high = self._bounds
         knee: float | None = None
         confidence, at_least = 0.0, False
+        valid = [found for found in self._measured if found.valid]
         if self._estimates:
             knee = statistics.median(self._estimates)
             if len(self._estimates) > 1:
@@ -414,10 +417,9 @@ class Search:
             if not at_least:
                 knee = self._estimate((low, high))
                 low = self._answered_at(low, knee)
-        elif self._measured and self.holds(self._measured[0]) and high == math.inf:
-            knee = low = max(found.rate for found in self._measured if found.valid and self.holds(found))
+        elif high == math.inf and (held := [found.rate for found in valid if self.holds(found)]):
+            knee = low = max(held)
             at_least = True
-        valid = [found for found in self._measured if found.valid]
         return Capacity(
             knee=knee,
             low=low,
