@@ -146,7 +146,7 @@ def hysteresis(found: Hysteresis, arm: str) -> str:
     if found.gap:
         left = 0.0 if found.recovers_at is None else found.recovers_at
         chart.rect(load(left), good(1), load(1), good(0), "gap", f"the gap: {words.percent(found.gap)} of the load")
-        chart.text(((load(left) + load(1)) / 2, good(1) - 5), f"gap {words.percent(found.gap)}", "tick", "middle")
+        chart.text((load(1) - 6, good(0.75)), f"gap {words.percent(found.gap)}", "tick", "end")
     chart.line([(_LEFT, good(WELL)), (_RIGHT, good(WELL))], "well")
     levels = [step.level for step in found.steps]
     turn = levels.index(min(levels)) if levels else 0
