@@ -214,10 +214,10 @@ class _Flight:
         try:
             app = self._app if ground.chaos is None else self._with_faults(ground)
             if pulse.passes.wanted() and ground.machine is not None:
-                counted = Counted(app(scope, receive, self._send_on))
+                counted, began = Counted(app(scope, receive, self._send_on)), ground.now()
                 await counted
                 if self._good is not None:
-                    pulse.passes.counted(counted.suspensions)
+                    pulse.passes.counted(counted.suspensions, ground.now() - began)
             else:
                 await app(scope, receive, self._send_on)
         except asyncio.CancelledError:

@@ -2,8 +2,10 @@
 
 The lag of a loop is what one wait costs. A request waits again each time that it goes on after it has waited for
 something else, and before all that when it comes in, for not quite as long. So a service that asks a database four
-times in a row waits nearly five times as long as the lag says. A shedder that took the lag alone for the delay would
-let in several times too much.
+times in a row waits nearly five times as long as the lag says, while there is a queue. A shedder that took the lag
+alone for the delay would let in several times too much. But a request that has stood behind one long piece of work does
+not meet it a second time: five times the lag of a single one would be far too much. So the delay of a request is the
+sum of the lags that it has met in its time.
 
 So the suspensions of some requests are counted, by stepping through their coroutines. That is done in `Counted`, which
 hands on whatever the coroutine waits for, and whatever comes back. Tasks that an application starts for a request wait
@@ -12,6 +14,7 @@ beside each other, and are not counted.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Generator
 from typing import Any
 
@@ -76,31 +79,66 @@ class Counted:
 
 
 class Passes:
-    """The mean number of times that a request waits for the loop.
+    """How long a request waits for the loop in all.
 
-    >>> passes = Passes()
-    >>> passes.mean
-    1.8
-    >>> for _ in range(100): passes.counted(4)
+    Args:
+        every: Seconds between two samples of the loop's lag.
+
+    >>> passes = Passes(every=0.01)
+    >>> for _ in range(100): passes.counted(4, 0.03)
     >>> round(passes.mean, 1)
     4.8
+    >>> for _ in range(10): delay = passes.delay(0.05)   # a queue is met at each wait
+    >>> round(delay, 2)
+    0.24
     """
 
-    __slots__ = ("_begun", "_seen", "mean")
+    __slots__ = ("_begun", "_every", "_lags", "_life", "_seen", "mean")
 
-    def __init__(self) -> None:
+    def __init__(self, *, every: float) -> None:
+        self._every = every
         self._begun = 0
         self._seen = 0
+        self._life = every
+        self._lags: deque[float] = deque(maxlen=_SUSPENSIONS_MAX + 1)
         self.mean = _COMING_IN + 1
-        """When it comes in, and when it has waited for something; until more is known."""
+        """The mean number of times that a request waits for the loop.
+
+        Until more is known: when it comes in, and when it has waited for something."""
 
     def wanted(self) -> bool:
         """Whether to count the request that begins now."""
         self._begun += 1
         return self._begun <= _FIRST or self._begun % _EACH == 0
 
-    def counted(self, suspensions: int) -> None:
-        """A request has ended that was suspended so often."""
+    def counted(self, suspensions: int, seconds: float) -> None:
+        """A request has ended that was suspended so often, and took so long."""
         self._seen += 1
         weight = max(_WEIGHT, 1 / self._seen)
         self.mean += weight * (_COMING_IN + min(suspensions, _SUSPENSIONS_MAX) - self.mean)
+        self._life += weight * (seconds - self._life)
+
+    def delay(self, lag: float, times: int = 1) -> float:
+        """Return the seconds that a request has waited whose last wait ends with this sample of the lag.
+
+        Going back from it, a request has waited once for each lag that is long, and between two that are short as often
+        as its pace lets it.
+
+        Args:
+            lag: The loop's lag, in seconds.
+            times: For how many samples it stands. The others would have come while it waited, and met something between
+                the lag before and this one: as much in a queue, behind a single piece of work half of it in the mean.
+        """
+        before = self._lags[0] if self._lags else 0.0
+        self._lags.appendleft(lag)
+        pace = self._life / self.mean
+        delay, left = 0.0, self.mean
+        missed = (times - 1) / (2 * times) * (lag - before)
+        for each in self._lags:
+            waits = min(left, max(1.0, (self._every + each) / (pace + each)))
+            delay += waits * (each - missed)
+            missed = 0.0
+            left -= waits
+            if left <= 0:
+                break
+        return delay

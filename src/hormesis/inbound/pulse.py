@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hormesis.inbound.passes import Passes
 from hormesis.inbound.signals import Longest, LoopLag, ThreadLag, ThreadPoolWait
+from hormesis.inbound.signals.lag import EVERY
 from hormesis.inbound.signals.tickers import LoopTicker, ThreadTicker
 from hormesis.units import seconds
 
@@ -77,8 +78,8 @@ class LoopPulse:
             name="the pulse of a service",
         )
         self._ticker.start()
-        self.passes = Passes()
-        """How often a request waits for this loop."""
+        self.passes = Passes(every=EVERY)
+        """How often a request waits for this loop, and how long."""
         self._probes: list[LoopLag | ThreadPoolWait] = []
         if ground.machine is not None:
             longest = Longest(ground.machine.observe, now=clock.now)
@@ -110,7 +111,7 @@ class LoopPulse:
         self._probes = []
 
     def _observe_lag(self, lag: float, times: int) -> None:
-        self._observe_delay(lag * self.passes.mean, times)
+        self._observe_delay(self.passes.delay(lag, times), times)
 
     def _busy(self) -> bool:
         machine = self.ground.machine

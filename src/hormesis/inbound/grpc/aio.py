@@ -87,12 +87,12 @@ class AsyncProtect(grpc.aio.ServerInterceptor):
                 return await behave(request_or_iterator, context)
             async with await self._enter(method, context) as flight:
                 await flight.meet_faults()
-                counted = Counted(behave(request_or_iterator, context))
+                counted, began = Counted(behave(request_or_iterator, context)), flight.ground.now()
                 response = await counted
                 # How long a stream took that it has written itself says nothing of the service.
                 flight.good = None if streams else went_well(context)
                 if not streams:
-                    flight.passes.counted(counted.suspensions)
+                    flight.passes.counted(counted.suspensions, flight.ground.now() - began)
             return response
 
         return behave_protected

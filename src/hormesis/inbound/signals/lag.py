@@ -24,11 +24,11 @@ from hormesis.clock import MONOTONIC, Clock
 from hormesis.inbound.signals.tickers import Busy, LoopTicker, ObserveTimes, ThreadTicker
 from hormesis.units import Duration, seconds
 
-__all__ = ["Lateness", "LoopLag", "ThreadLag"]
+__all__ = ["EVERY", "Lateness", "LoopLag", "ThreadLag"]
 
-_EVERY = 0.01
-"""Ten samples in the shortest window that anybody looks at, and a hundred wake-ups a second, half a per mille of one
-processor."""
+EVERY = 0.01
+"""Seconds between samples: ten in the shortest window that anybody looks at, and a hundred wake-ups a second, half a
+per mille of one processor."""
 
 _SPAN = 100
 """A second of samples, so that what is natural on another host is learned as soon as that."""
@@ -105,9 +105,7 @@ class LoopLag:
 
     __slots__ = ("_every", "_lateness", "_observe", "_ticker", "start", "stop", "wake")
 
-    def __init__(
-        self, observe: ObserveTimes, *, busy: Busy, every: Duration = _EVERY, clock: Clock = MONOTONIC
-    ) -> None:
+    def __init__(self, observe: ObserveTimes, *, busy: Busy, every: Duration = EVERY, clock: Clock = MONOTONIC) -> None:
         self._observe = observe
         self._every = seconds(every, "every")
         self._lateness = Lateness()
@@ -149,7 +147,7 @@ class ThreadLag:
         observe: ObserveTimes,
         *,
         busy: Busy,
-        every: Duration = _EVERY,
+        every: Duration = EVERY,
         sleep: Callable[[float], object] = time.sleep,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
