@@ -187,6 +187,25 @@ def test_a_moments_jam_is_served_in_order() -> None:
     assert world.woken == [critical, first, second, background]
 
 
+def test_in_a_jam_all_may_wait_however_late_the_window_before_was() -> None:
+    """One piece of work that blocked the loop makes nobody unwelcome; in an overload the line inside is long enough."""
+    world = World(2)
+    permit = world.goes_in()
+    world.machine.observe(0.6 * world.machine.room)
+    world.machine.end(permit, 0.1, good=True)
+    world.now = 0.1
+    world.machine.tick(world.now)
+    for _ in range(2):
+        world.goes_in()
+    assert world.refused(DEFAULT) == "busy"
+    world.waits(DEFAULT)
+    world.passes(0.14)
+    assert world.machine.overloaded
+    world.machine.observe(0.6 * world.machine.room)
+    world.passes(0.1)
+    assert world.refused(DEFAULT) == "overloaded"
+
+
 def test_in_a_full_queue_the_better_takes_the_place_of_the_worst() -> None:
     """The latest of the worst class makes place for a better one, and none for its equals."""
     world = World(1)
@@ -866,6 +885,54 @@ def test_what_is_critical_has_more_patience() -> None:
     assert world.machine.patience(CRITICAL) == pytest.approx(world.machine.room)
     assert world.machine.patience(DEFAULT) == pytest.approx(world.machine.max_wait)
     assert World(1, max_wait=0.5).machine.patience(CRITICAL) == 0.5
+
+
+def goes_by(world: World, delay: float | None) -> None:
+    """Let a window go by in which a call ended, and this was heard of the delay, or nothing."""
+    permit = world.machine.admit(CRITICAL, 0.5, "", world.now)
+    assert isinstance(permit, ShedPermit)
+    if delay is not None:
+        world.machine.observe(delay)
+    world.machine.end(permit, world.now, good=True)
+    world.now += 0.1
+    world.machine.tick(world.now)
+
+
+def drops(world: World) -> bool:
+    """Whether most of what comes is turned away."""
+    said = [world.machine.admit(DEFAULT, 0.5, "", world.now) for _ in range(4)]
+    for each in said:
+        if isinstance(each, ShedPermit):
+            world.machine.end(each, world.now, good=True)
+    return sum(isinstance(each, ShedPermit) for each in said) == 1
+
+
+def test_a_window_in_which_nothing_is_heard_says_nothing() -> None:
+    """In the long turns of an overloaded loop calls end while the probe waits; what it says then is for all of them."""
+    world = World(10)
+    for _ in range(4):
+        goes_by(world, None)
+        assert not drops(world)
+    goes_by(world, 3 * world.machine.room)
+    assert drops(world)
+    goes_by(world, None)
+    assert world.machine.snapshot(world.now)["delay"] == pytest.approx(3 * world.machine.room)
+    assert drops(world)
+    goes_by(world, 0.0)
+    assert not drops(world)
+
+
+def test_silence_ends_a_delay() -> None:
+    """When nobody measures any more, nobody is turned away for what was measured long ago."""
+    world = World(10)
+    for _ in range(3):
+        goes_by(world, 3 * world.machine.room)
+    for _ in range(10):
+        assert drops(world)
+        goes_by(world, None)
+    goes_by(world, None)
+    assert not drops(world)
+    assert world.machine.snapshot(world.now)["delay"] == 0.0
 
 
 def test_a_delay_far_beyond_the_room_turns_most_away_whatever_is_in_flight() -> None:

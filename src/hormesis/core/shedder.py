@@ -46,7 +46,7 @@ from typing import NamedTuple
 
 from hormesis.core.admission import Lock, Permit, Refusal
 from hormesis.core.latency_limits import AIMD, Gradient2, Vegas
-from hormesis.core.limits import Algorithm, Move, QueueDelay, Windowing
+from hormesis.core.limits import Algorithm, Move, QueueDelay, Window, Windowing
 from hormesis.core.quantile import MovingQuantile
 from hormesis.core.ranks import Ranks
 from hormesis.core.shares import FairShares
@@ -115,6 +115,9 @@ _DROP_AT = 2.0
 _DROP_AFTER = 3
 """Windows in a row in which it was: one piece of work that blocks an event loop makes everything late for a moment, and
 is no overload."""
+
+_SILENT_FOR = 1.0
+"""Seconds after which a delay of which nothing more was heard is over, or twice the delay, if that is longer."""
 
 _DROPS_EACH = 4
 """One in so many goes in then, besides what is critical."""
@@ -262,6 +265,8 @@ class ShedderMachine:
         "_shares",
         "_shed",
         "_shed_share",
+        "_silent",
+        "_silent_windows",
         "_told",
         "_turned_away",
         "_typical",
@@ -292,6 +297,9 @@ class ShedderMachine:
         self._bound_windows = 0
         self._dropping = 0
         self._late_windows = 0
+        # Windows since one in which anything was heard of the delay, and their seconds.
+        self._silent_windows = 0
+        self._silent = 0.0
         self._look_at = now
         self._ranks = Ranks()
         self._shares = [FairShares() for _ in range(_CLASSES)]
@@ -464,8 +472,7 @@ class ShedderMachine:
                 # A limit that the system's health holds down has not been tried, and must not grow meanwhile.
                 tried = window if self.factor == 1.0 else dataclasses.replace(window, limited=False)
                 self._algorithm.update(tried)
-                self._window_delay = window.delay or 0.0
-                self._late_windows = self._late_windows + 1 if self._window_delay > _DROP_AT * self.room else 0
+                self._hear(window)
                 self._bound_windows = self._bound_windows + 1 if window.limited else 0
             self._move_limit()
             if self.overloaded and now >= self._look_at:
@@ -540,6 +547,22 @@ class ShedderMachine:
 
     # All that follows is called with the lock held.
 
+    def _hear(self, window: Window) -> None:
+        """Take in a window's delay.
+
+        One in which calls ended and nothing was heard of the delay says nothing. Behind an event loop that is a turn in
+        which so much is to be done that the probe waits for longer than a window; what it says then holds for all that.
+        """
+        if window.delay is None:
+            self._silent_windows += 1
+            self._silent += window.seconds
+            if self._silent > max(_SILENT_FOR, 2 * self._window_delay):
+                self._window_delay, self._late_windows, self._silent_windows = 0.0, 0, 0
+            return
+        late = window.delay > _DROP_AT * self.room
+        self._late_windows = self._late_windows + self._silent_windows + 1 if late else 0
+        self._window_delay, self._silent_windows, self._silent = window.delay, 0, 0.0
+
     def _drops(self, criticality: int) -> bool:
         """Whether work waits so long inside that most of what comes is turned away, whatever is in flight.
 
@@ -604,8 +627,8 @@ class ShedderMachine:
 
     def _finds_place(self, criticality: int, rank: float) -> bool:
         """Whether there is a place in the queue, or somebody in it who has to make one."""
-        longest = self.patience(criticality)
-        if criticality != Criticality.CRITICAL and self._window_delay > _WORTH_WAITING * longest:
+        hurries = self.overloaded and criticality != Criticality.CRITICAL
+        if hurries and self._window_delay > _WORTH_WAITING * self.patience(criticality):
             return False
         if len(self._queue) < self.terms.max_queued:
             return True
