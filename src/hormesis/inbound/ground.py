@@ -51,7 +51,6 @@ Whose = Callable[[Any], object]
 _TOO_LATE = Refused(Inbound.DEADLINE, Refusal("too late"))
 _WAITED = Refusal("waited too long")
 _LEAVING = Refused(Inbound.LOAD_SHEDDER, Refusal("leaving"), leaving=True)
-_SHED = "overloaded"
 
 
 class Limit(NamedTuple):

@@ -23,7 +23,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from hormesis.errors import ConfigurationError
 
-__all__ = ["ADDRESSES", "UNIX", "AddressHeader", "Network", "Origin", "Trust", "network", "networks"]
+__all__ = ["ADDRESSES", "AddressHeader", "Network", "Origin", "Trust", "network", "networks"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -32,7 +32,7 @@ AddressHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
 ADDRESSES: Final[tuple[AddressHeader, ...]] = ("x-forwarded-for", "forwarded")
 """The headers in which proxies tell whom they were called by."""
 
-UNIX = "unix"
+_UNIX = "unix"
 """Stands among networks for a peer without an address: a socket of this machine."""
 
 _HOPS_MAX = 16
@@ -59,7 +59,7 @@ def network(value: object, key: str) -> Network | None:
     >>> network("10.0.0.0/8", "trusted"), network("unix", "trusted")
     (IPv4Network('10.0.0.0/8'), None)
     """
-    if value == UNIX:
+    if value == _UNIX:
         return None
     try:
         if isinstance(value, str):
@@ -181,7 +181,7 @@ class Trust:
         number = _number(address)
         trusted, proxy = (_among(number, each) for each in (self._trusted, self._proxies))
         if number is None:
-            return _Hop(Origin("", "" if address else UNIX, None, trusted), proxy)
+            return _Hop(Origin("", "" if address else _UNIX, None, trusted), proxy)
         key = str(number)
         if number.version == 6:
             key = str(ipaddress.ip_network((int(number), _CUSTOMER_BITS), strict=False))

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Given", "Service", "ServiceSettings", "service_of"]
 
-AddressesFrom: TypeAlias = AddressHeader | str
 Part: TypeAlias = Rule | RateLimit | LoadShedder | SystemHealth | Drain | Chaos
 Given: TypeAlias = "Service | ServiceSettings | Policies | str | os.PathLike[str]"
 """What stands for a service where one is needed: itself, its settings, or the file that holds them."""

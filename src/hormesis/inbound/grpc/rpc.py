@@ -23,7 +23,6 @@ except ImportError as error:
 
 __all__ = [
     "HEALTH",
-    "METHOD",
     "Handler",
     "Refusing",
     "arrive",
@@ -36,7 +35,7 @@ __all__ = [
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
-METHOD = "RPC"
+_METHOD = "RPC"
 """What stands for a method of HTTP where rules of a service name one: all calls are alike in that."""
 
 HEALTH = "/grpc.health.v1.Health/"
@@ -81,7 +80,7 @@ def arrive(ground: Ground, method: str, context: Any) -> Request:
     if left is not None and left < math.inf:
         # gRPC keeps the deadline of a call to itself; no header of that name is seen here.
         add_header(found, DEADLINE, deadline_headers(left)[DEADLINE])
-    return ground.arrive(METHOD, method, _address(context.peer()), found, context)
+    return ground.arrive(_METHOD, method, _address(context.peer()), found, context)
 
 
 def _address(peer: str) -> str:
