@@ -15,13 +15,13 @@ import importlib.util
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, TextIO, TypeVar
 
 from hormesis.cli.loadfile import bursts_of, steps_of, table_of
 from hormesis.cli.loadprogress import progress
+from hormesis.cli.shell import off_signals, on_signals
 from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.loadgen import LoadSpec, RunResult
 from hormesis.loadgen.assertions import Assertion, Finding
@@ -35,7 +35,6 @@ __all__ = ["interruptible", "reach", "run"]
 T = TypeVar("T")
 
 _REACH_WITHIN = 5.0
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _PROCESSES_MAX = 64
 _ERRORS_SHOWN = 8
 
@@ -126,9 +125,7 @@ async def interruptible(
             received.append(number)
             stopping.append(loop.create_task(end()))
 
-    for number in _SIGNALS:
-        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on a loop
-            loop.add_signal_handler(number, stop, number)
+    on_signals(stop)
     try:
         result = await task
     except (asyncio.CancelledError, HormesisError):
@@ -137,9 +134,7 @@ async def interruptible(
         return None, received[0]
     finally:
         await asyncio.gather(*stopping)
-        for number in _SIGNALS:
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
+        off_signals()
     return result, (received[0] if received else 0)
 
 

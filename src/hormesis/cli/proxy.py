@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import ipaddress
 import os
-import signal
 import sys
-from pathlib import Path
 
 from hormesis.chaos.toxiproxy import ApiError, Proxies, read_proxies
 from hormesis.chaos.toxiproxy.app import serving
+from hormesis.cli.shell import on_signals
 from hormesis.errors import ConfigurationError
+from hormesis.tables import read_file
 
 __all__ = ["run"]
 
@@ -25,7 +24,6 @@ TOKEN_VARIABLE = "HORMESIS_PROXY_TOKEN"  # noqa: S105  the name of it
 _TOKEN_MIN = 16
 """Characters of a token; fewer can be guessed."""
 _TOKEN_MAX = 1000
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,10 +40,7 @@ def _token(options: argparse.Namespace) -> str:
     """Return the token of the API; none is needed where only this machine gets at it."""
     if options.token_file is not None:
         where = f"--token-file {options.token_file}"
-        try:
-            token = Path(options.token_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{where}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+        token = read_file(options.token_file, "token", 2 * _TOKEN_MAX).decode(errors="replace").strip()
     else:
         where = TOKEN_VARIABLE
         token = os.environ.get(TOKEN_VARIABLE, "").strip()
@@ -115,7 +110,5 @@ async def _signal() -> int:
         if not received.done():
             received.set_result(number)
 
-    for number in _SIGNALS:
-        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on a loop
-            asyncio.get_running_loop().add_signal_handler(number, take, number)
+    on_signals(take)
     return await received

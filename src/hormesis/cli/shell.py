@@ -58,6 +58,14 @@ def on_signals(take: Callable[[int], object]) -> None:
             loop.add_signal_handler(number, take, number)
 
 
+def off_signals() -> None:
+    """Have nobody told of them any more."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(number)
+
+
 def until_interrupted(main: Coroutine[Any, Any, T]) -> tuple[T | None, int]:
     """Run to the end, or until a signal; returns the result, or None and the signal."""
     received: list[int] = []
