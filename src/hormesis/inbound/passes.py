@@ -122,7 +122,8 @@ class Passes:
         """Return the seconds that a request has waited whose last wait ends with this sample of the lag.
 
         Going back from it, a request has waited once for each lag that is long, and between two that are short as often
-        as its pace lets it.
+        as its pace lets it. One whose waits lie further apart than the samples has met others than these; then the
+        latest stands for them.
 
         Args:
             lag: The loop's lag, in seconds.
@@ -135,7 +136,7 @@ class Passes:
         delay, left = 0.0, self.mean
         missed = (times - 1) / (2 * times) * (lag - before)
         for each in self._lags:
-            waits = min(left, max(1.0, (self._every + each) / (pace + each)))
+            waits = min(left, max(1.0, pace / self._every, (self._every + each) / (pace + each)))
             delay += waits * (each - missed)
             missed = 0.0
             left -= waits
