@@ -670,15 +670,40 @@ def test_the_target_is_what_the_objective_leaves(quantile: float) -> None:
     assert world.machine.max_wait == pytest.approx(_OUTSIDE * world.machine.room)
 
 
-def test_answers_slower_than_the_objective_leave_little_room() -> None:
-    """The room is at least a tenth of the objective, however slow the service is by itself."""
-    world = World(queue_delay())
-    for _ in range(200):
+def answers(world: World, seconds: float, times: int) -> None:
+    """Have so many calls answered after so long, while nothing queues."""
+    for _ in range(times):
         permit = world.goes_in()
         world.machine.observe(0.0001)
-        world.now += 0.5
+        world.now += seconds
         world.ends(permit)
+
+
+def test_answers_as_slow_as_the_objective_leave_little_room() -> None:
+    """The room is at least a tenth of the objective, however slow the service is by itself."""
+    world = World(queue_delay())
+    answers(world, 0.249, 200)
     assert world.machine.room == 0.025
+
+
+def test_answers_slower_than_the_objective_teach_nothing() -> None:
+    """With less room they would be no quicker, and the others would be turned away for them."""
+    world = World(queue_delay())
+    answers(world, 0.5, 200)
+    assert world.machine.room == 0.1
+
+
+def test_little_room_becomes_large_again() -> None:
+    """What a slow dependency has taught is forgotten in calm, also where some delay is always about."""
+    world = World(queue_delay(), quantile=0.9)
+    answers(world, 0.249, 200)
+    assert world.machine.room == 0.025
+    for _ in range(4000):
+        permit = world.goes_in()
+        world.machine.observe(0.01)  # most of the little target
+        world.now += 0.05
+        world.ends(permit)
+    assert world.machine.room == 0.1
 
 
 def test_nothing_is_learned_while_something_queues() -> None:

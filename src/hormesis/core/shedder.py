@@ -21,13 +21,13 @@ A queue that has just begun is a moment's jam and no overload. Until it has last
 the order in which it came.
 
 **Who is turned away**: who is beyond the ceiling, finds the queue full of its betters, waits too long, or could not be
-answered in its time anyway while places are scarce. When work goes on waiting inside for twice as long as there is room
-for, most of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always goes
-in, whatever the limit says.
+answered in its time anyway while places are scarce. When work goes on waiting inside for twice as long as there may be
+room for, most of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always
+goes in, whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
-queues, if that is less. It is learned while nothing queues for certain. Half of the room is for the delay inside, which
-the limit stays below, and a fifth for the wait outside. Both together are hardly ever used up: while work
+queues, if that is less. It is learned while nothing queues for certain. Less than half of the room is for the delay
+inside, which the limit stays below, and a fifth for the wait outside. Both together are hardly ever used up: while work
 waits inside, only what is critical waits outside as well, and the graded limit, which lets in at once, does the work.
 
 Sources: Cho et al., "Overload Control for µs-scale RPCs with Breakwater" (OSDI 2020), for the limit; Zhou et al.,
@@ -73,7 +73,7 @@ _CALM_AFTER = 1.0
 """Seconds for which the limit must not have bound, for the overload to be over."""
 
 _CALM_DELAY = 0.25
-"""The share of the target below which a window's delay means that nothing queued in it."""
+"""The share of the highest target below which a window's delay means that nothing queued in it."""
 
 _LEARNED_MAX = 256
 """Latencies of one window that are kept until it is known whether they mean anything."""
@@ -84,7 +84,7 @@ _ROOM = 0.4
 _ROOM_LEAST = 0.1
 """The same at least: below that a loop's own jitter would look like overload."""
 
-_INSIDE = 0.5
+_INSIDE = 0.45
 """The share of the room that is for the delay inside."""
 
 _OUTSIDE = 0.2
@@ -110,7 +110,7 @@ _IDLE_LAST = 0.5
 """The same, for a client that has had far more than its share, and for a journey that has failed already."""
 
 _DROP_AT = 2.0
-"""The delay inside, as a multiple of the room, from which on most of what comes is turned away."""
+"""The delay inside, as a multiple of the most room that there may be, beyond which most of all is turned away."""
 
 _DROP_AFTER = 3
 """Windows in a row in which it was: one piece of work that blocks an event loop makes everything late for a moment, and
@@ -414,13 +414,13 @@ class ShedderMachine:
             return
         if good:
             latency = now - permit.began
+            self._typical.record(latency)
             if latency <= self.terms.objective:
                 self._windowing.ended(latency, self.in_flight)
+                if len(self._latencies) < _LEARNED_MAX:
+                    self._latencies.append(latency)
             else:
                 self._windowing.dropped(self.in_flight)
-            self._typical.record(latency)
-            if len(self._latencies) < _LEARNED_MAX:
-                self._latencies.append(latency)
         elif good is not None:
             self._windowing.dropped(self.in_flight)
         with self._lock:
@@ -559,7 +559,7 @@ class ShedderMachine:
             if self._silent > max(_SILENT_FOR, 2 * self._window_delay):
                 self._window_delay, self._late_windows, self._silent_windows = 0.0, 0, 0
             return
-        late = window.delay > _DROP_AT * self.room
+        late = window.delay > _DROP_AT * _ROOM * self.terms.objective
         self._late_windows = self._late_windows + self._silent_windows + 1 if late else 0
         self._window_delay, self._silent_windows, self._silent = window.delay, 0, 0.0
 
@@ -689,8 +689,13 @@ class ShedderMachine:
             self._insert(waiter)
 
     def _certify(self, delay: float | None, *, limited: bool) -> None:
-        """Learn how long answers take when nothing queues, from windows of which that is certain."""
-        if delay is not None and delay < _CALM_DELAY * self.target and not limited and not self._queue:
+        """Learn how long answers take when nothing queues, from windows of which that is certain.
+
+        What is certain does not depend on what was learned: when a dependency was slow for a while, the room is small,
+        and has to become large again. Answers that are late by themselves teach nothing: less room would not help them.
+        """
+        calm = _CALM_DELAY * _INSIDE * _ROOM * self.terms.objective
+        if delay is not None and delay < calm and not limited and not self._queue:
             for latency in self._latencies:
                 self._no_load.record(latency)
         self._latencies.clear()
