@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import signal
@@ -69,9 +70,10 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
         async with asyncio.timeout(3 * PATIENCE):
             await scenario()
 
+    gc.collect()  # what others left
     files = len(os.listdir("/proc/self/fd"))
     asyncio.run(main())
-    assert len(os.listdir("/proc/self/fd")) <= files  # what another test left to be collected may go meanwhile
+    assert len(os.listdir("/proc/self/fd")) == files
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import socket
@@ -32,10 +33,11 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
             await scenario()
             await until(lambda: len(asyncio.all_tasks()) == 1)
 
+    gc.collect()  # what others left
     files = len(os.listdir("/proc/self/fd"))
     asyncio.run(main())
     assert errors == []
-    assert len(os.listdir("/proc/self/fd")) <= files  # what another test left to be collected may go meanwhile
+    assert len(os.listdir("/proc/self/fd")) == files
 
 
 class Dependency:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.chaos.toxiproxy.world import PATIENCE, Api, Site, dial, exchange, is_broken, round_trip
+from tests.chaos.toxiproxy.world import PATIENCE, Api, Site, dial, exchange, hangs_up, round_trip
 
 from hormesis.chaos.toxiproxy import Proxies
 
@@ -156,7 +156,6 @@ def test_an_upstream_that_is_a_socket_file(api: Api, tmp_path: Path) -> None:
 def test_an_upstream_that_is_not_there_yet(api: Api, echo: str) -> None:
     """A proxy may stand before a name that nobody knows yet: connections end, until it has an address."""
     listen = api.create("redis", "not-yet.invalid:6379")["listen"]
-    with dial(listen) as caller:
-        assert is_broken(caller)
+    assert hangs_up(listen)
     api.ask("PATCH", "/proxies/redis", {"upstream": echo})
     round_trip(listen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -56,6 +57,7 @@ def run(scenario: Scenario, *, loop: str = "asyncio") -> None:
             while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110  servers end when they see that their clients have
                 await asyncio.sleep(0.005)
 
+    gc.collect()  # what others left
     files = len(os.listdir("/proc/self/fd"))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
         runner.run(main())

@@ -25,9 +25,7 @@ RUN = Run(calm=1.5, dose=4.0, recovery=3.5)
         Trial((Injection("edge", "stock", BlackHole()), Injection("process", "stock", Throttle(0.2)))),
         Trial((Injection("edge", "stock", Reset("request")), Injection("edge", "stock", Bandwidth(1000)))),
         Trial((Injection("process", "stock", Kill()), Injection("load", "", Spike(3, request="page"))), dose=3.0),
-        Trial(
-            (Injection("process", "stock", Inject({"latency": 1, "where": {"host": "eu-*"}}, at="till")),), dose=3.0
-        ),
+        Trial((Injection("process", "stock", Inject({"latency": 1, "where": {"host": "eu-*"}}, at="till")),), dose=3.0),
     ],
     ids=str,
 )
