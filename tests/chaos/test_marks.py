@@ -164,6 +164,15 @@ def test_what_can_not_be_killed(monkeypatch: pytest.MonkeyPatch, run: int) -> No
     process.wait()
 
 
+def test_without_handles_of_processes(monkeypatch: pytest.MonkeyPatch, run: int) -> None:
+    """Where a kernel or an interpreter is too old for them, a number has to do."""
+    process = start(["sleep", "60"], marks.member(run, 1))
+    monkeypatch.delattr(os, "pidfd_open")
+    assert marks.send_to([process.pid, os.getpid()], run, signal.SIGTERM) == [process.pid]
+    assert process.wait() == -signal.SIGTERM
+    assert marks.send_to([process.pid], run, signal.SIGTERM) == []
+
+
 def test_numbers() -> None:
     """A run has a bounded number of members, and no two runs have the same mark."""
     run = marks.new_run()

@@ -73,7 +73,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     gc.collect()  # what others left
     files = len(os.listdir("/proc/self/fd"))
     asyncio.run(main())
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(os.listdir("/proc/self/fd")) <= files  # what others left may go meanwhile
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -37,7 +37,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     files = len(os.listdir("/proc/self/fd"))
     asyncio.run(main())
     assert errors == []
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(os.listdir("/proc/self/fd")) <= files  # what others left may go meanwhile
 
 
 class Dependency:

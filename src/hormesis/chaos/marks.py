@@ -150,6 +150,8 @@ def _all() -> Iterator[int]:
 
 def send_to(pids: Iterable[int], mark: int, number: int) -> list[int]:
     """Send a signal to those of some processes that live and bear a mark; returns to whom."""
+    if not hasattr(os, "pidfd_open"):  # a kernel or an interpreter that is too old
+        return [pid for pid in [pid for pid in pids if bears(pid, mark)] if _killed(pid, number)]
     with ExitStack() as stack:
         handles = {}
         for pid in pids:
@@ -160,6 +162,14 @@ def send_to(pids: Iterable[int], mark: int, number: int) -> list[int]:
                     handles[pid] = handle
         # Only now, for whoever dies no longer tells whose child is whose.
         return [pid for pid, handle in handles.items() if _signalled(handle, number)]
+
+
+def _killed(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return False
+    return True
 
 
 def _signalled(handle: int, number: int) -> bool:
