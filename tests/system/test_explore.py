@@ -191,8 +191,8 @@ class Exploring:
 
 
 EXPLORATIONS = {
-    "pair": ["--only", "edge first", "--only", "edge second", "--kind", "black_hole", "--within", "16s"],
-    "timeout": ["--only", "edge extra", "--kind", "latency", "--singles", "--within", "25s"],
+    "pair": ["--only", "edge first", "--only", "edge second", "--kind", "black_hole", "--within", "24s"],
+    "timeout": ["--only", "edge extra", "--kind", "latency", "--singles", "--within", "50s"],
 }
 
 
