@@ -23,7 +23,7 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 
 __all__ = ["bear", "bears", "find", "kill_all", "member", "new_run", "put", "send", "send_to", "started", "tidy"]
@@ -151,7 +151,8 @@ def _all() -> Iterator[int]:
 def send_to(pids: Iterable[int], mark: int, number: int) -> list[int]:
     """Send a signal to those of some processes that live and bear a mark; returns to whom."""
     if not hasattr(os, "pidfd_open"):  # a kernel or an interpreter that is too old
-        return [pid for pid in [pid for pid in pids if bears(pid, mark)] if _killed(pid, number)]
+        ours = [pid for pid in pids if bears(pid, mark)]
+        return [pid for pid in ours if _sent(os.kill, pid, number)]
     with ExitStack() as stack:
         handles = {}
         for pid in pids:
@@ -161,20 +162,12 @@ def send_to(pids: Iterable[int], mark: int, number: int) -> list[int]:
                 if bears(pid, mark):  # looked at again, now that the number can't change its owner
                     handles[pid] = handle
         # Only now, for whoever dies no longer tells whose child is whose.
-        return [pid for pid, handle in handles.items() if _signalled(handle, number)]
+        return [pid for pid, handle in handles.items() if _sent(signal.pidfd_send_signal, handle, number)]
 
 
-def _killed(pid: int, number: int) -> bool:
+def _sent(send: Callable[[int, int], None], whom: int, number: int) -> bool:
     try:
-        os.kill(pid, number)
-    except OSError:
-        return False
-    return True
-
-
-def _signalled(handle: int, number: int) -> bool:
-    try:
-        signal.pidfd_send_signal(handle, number)
+        send(whom, number)
     except OSError:
         return False
     return True

@@ -368,14 +368,14 @@ class _ClosedLoop:
     def ended(self, user: int, answered: bool) -> None:
         """Let the user think, and ask again; one who was not answered because the run is over has nothing to add."""
         if self.done or not answered:
-            self._leave(user)
+            self._leave()
             return
         pause = self._think if self._even else self._rng.expovariate(1.0) * self._think
         self._ask_at(user, monotonic() + pause)
 
     def _ask_at(self, user: int, due: float) -> None:
         if due >= self._until or self._n >= ARRIVALS_MAX:
-            self._leave(user)
+            self._leave()
         else:
             # Never at once, not even without a pause: the end of one request must not be the caller of the next.
             self._timers[user] = self._loop.call_later(max(0.0, due - monotonic()), self._ask, user, due)
@@ -386,7 +386,7 @@ class _ClosedLoop:
         n, self._n = self._n, self._n + self._step
         self._arrive(n, index, due, user)
 
-    def _leave(self, user: int) -> None:
+    def _leave(self) -> None:
         self._active -= 1
         self.done = self.done or not self._active
 
