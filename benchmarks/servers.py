@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,14 +202,26 @@ def _directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _user() -> str | None:
-    return _UNPRIVILEGED if os.geteuid() == 0 else None
+_DEMOTED = """
+import os, pwd, sys
+os.setuid(pwd.getpwnam(sys.argv[1]).pw_uid)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _demoted(command: Sequence[str | Path]) -> list[str | Path]:
+    """Return the command that runs this one without privilege.
+
+    Not by `Popen(user=)`: that forks, and where gRPC is in use its threads wake up in the fork and may end it.
+    """
+    if os.geteuid() != 0:
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _DEMOTED, _UNPRIVILEGED, *command]
 
 
 def _run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(
-        command,
-        user=_user(),
+        _demoted(command),
         cwd="/",
         capture_output=True,
         text=True,
@@ -234,7 +247,7 @@ def _server(
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            command, user=_user(), cwd="/", stdout=output, stderr=output, env=environment, start_new_session=True
+            _demoted(command), cwd="/", stdout=output, stderr=output, env=environment, start_new_session=True
         ) as process,
     ):
         try:

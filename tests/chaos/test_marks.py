@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hormesis.chaos import marks
+from hormesis.chaos.births import spawn
 
 PATIENCE = 10.0
 
@@ -33,7 +34,7 @@ def run() -> Iterator[int]:
 
 
 def start(argv: list[str], mark: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, start_new_session=True, preexec_fn=lambda: marks.bear(mark))  # noqa: PLW1509
+    return spawn(argv, mark=mark, start_new_session=True)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -68,7 +69,7 @@ print("gone", flush=True)
 time.sleep(60)
 """
     argv = [sys.executable, "-c", code]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, preexec_fn=lambda: marks.bear(marks.member(run, 1)))  # noqa: PLW1509
+    process = spawn(argv, mark=marks.member(run, 1), stdout=subprocess.PIPE)
     with process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"gone\n"
@@ -91,10 +92,11 @@ def test_members_are_told_apart(run: int) -> None:
 
 
 INNER = """
-import subprocess, sys, time
+import time
 from hormesis.chaos import marks
+from hormesis.chaos.births import spawn
 run = marks.new_run()
-child = subprocess.Popen(["sleep", "60"], start_new_session=True, preexec_fn=lambda: marks.bear(marks.member(run, 1)))
+child = spawn(["sleep", "60"], mark=marks.member(run, 1), start_new_session=True)
 print(run, child.pid, *marks.find(run), flush=True)
 time.sleep(60)
 """
@@ -104,7 +106,7 @@ def test_a_run_within_a_run(run: int) -> None:
     """A marked process can hold a run of its own; what that has marked belongs to both, and dies with the outer one."""
     outer = marks.member(run, 1)
     argv = [sys.executable, "-c", INNER]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, preexec_fn=lambda: marks.bear(outer)) as process:  # noqa: PLW1509
+    with spawn(argv, mark=outer, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         inner, pid, *found = map(int, process.stdout.readline().split())
         assert found == [pid]

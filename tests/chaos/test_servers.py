@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 import sysconfig
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hormesis.chaos import Process, ProcessSettings, free_port, marks
+from hormesis.chaos.births import spawn
 
 PATIENCE = 20.0
 
@@ -105,11 +105,7 @@ def test_nginx(folder: Path) -> None:
     )
     mark = marks.member(marks.new_run(), 1)
     try:
-        subprocess.run(
-            [nginx, "-c", str(conf)],
-            check=True,
-            preexec_fn=lambda: marks.bear(mark),
-        )
+        assert spawn([nginx, "-c", str(conf)], mark=mark).wait() == 0
         end = time.monotonic() + PATIENCE
         while len(marks.find(mark)) < 3:
             assert time.monotonic() < end

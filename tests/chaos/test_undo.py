@@ -6,7 +6,6 @@ import http.server
 import json
 import resource
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from hormesis.chaos import marks
+from hormesis.chaos.births import spawn
 from hormesis.chaos.undo import (
     Cgroup,
     Limit,
@@ -58,11 +58,7 @@ def test_no_undo(table: dict[str, Any]) -> None:
 def test_signal(group: bool) -> None:
     """A frozen process is thawed by its mark, or by its group where there are no marks; a stranger's group is not."""
     mark = marks.member(marks.new_run(), 1)
-    process = subprocess.Popen(
-        ["sleep", "60"],
-        start_new_session=True,
-        preexec_fn=None if group else lambda: marks.bear(mark),  # noqa: PLW1509
-    )
+    process = spawn(["sleep", "60"], mark=None if group else mark, start_new_session=True)
     started = marks.started(process.pid)
     process.send_signal(signal.SIGSTOP)
     if group:
@@ -80,7 +76,7 @@ def test_signal(group: bool) -> None:
 def test_limit() -> None:
     """A soft limit is set back, for the process and for what it started since; but never above the hard one."""
     mark = marks.member(marks.new_run(), 1)
-    process = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: marks.bear(mark))  # noqa: PLW1509
+    process = spawn(["sleep", "60"], mark=mark)
     _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (7, hard))
     Limit(mark, resource.RLIMIT_NOFILE, 200).act()

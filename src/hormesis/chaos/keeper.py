@@ -29,12 +29,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from hormesis.chaos import marks
 from hormesis.chaos.journal import Entry, Journal, Undone, replay
 from hormesis.chaos.undo import Signal
 
-__all__ = ["Keeper", "main"]
+__all__ = ["Keeper", "KeeperDied", "main"]
 
 _CLOSING = 75.0
 """Seconds the keeper has for its last work when the runner closes it; usually it is done in some hundredths."""
@@ -52,6 +53,17 @@ from hormesis.chaos.keeper import main
 main(*sys.argv[3:])
 """
 """Makes the packages importable without running them: what they import is not needed here, and takes its time."""
+
+
+class KeeperDied(OSError):
+    """There is no watchdog any more: what is started now would outlive a crash.
+
+    Args:
+        number: The number of the error that the pipe to it gives.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number, "the keeper has died: what is started now would outlive a crash")
 
 
 class Keeper:
@@ -113,7 +125,7 @@ class Keeper:
         """Have this child, its group and all that it starts from now on killed if the runner ends.
 
         Raises:
-            OSError: The watchdog has died.
+            KeeperDied: The watchdog has died.
             ValueError: It is no child of this process.
             RuntimeError: The keeper is not running.
         """
@@ -124,15 +136,18 @@ class Keeper:
         try:
             self._tell(f"+{pgid}\n")
         except OSError as error:
-            raise OSError(error.errno, "the keeper has died: what is started now would outlive a crash") from error
+            raise KeeperDied(error.errno or 0) from error
 
-    def watch_me(self) -> None:
-        """Watch the calling process's own group.
+    def fileno(self) -> int:
+        """Return the number of the pipe to it, for a child that tells of itself (`births`).
 
-        For a child between fork and exec (`preexec_fn`): told by the runner afterwards, the keeper would not know of a
-        child that was born in the instant in which the runner was killed.
+        Told by the runner afterwards, the keeper would not know of a child that was born in the instant in which the
+        runner was killed.
+
+        Raises:
+            RuntimeError: The keeper is not running.
         """
-        self._tell(f"+{os.getpid()}\n")
+        return self._pipe().fileno()
 
     def forget(self, pgid: int) -> None:
         """Leave this process group alone from now on: it has ended."""
@@ -176,9 +191,12 @@ class Keeper:
 
     def _tell(self, line: str) -> None:
         """Write a line; the pipe has no buffer on our side, so that a crash in the next instant loses nothing."""
+        self._pipe().write(line.encode())
+
+    def _pipe(self) -> IO[bytes]:
         if self._process is None or self._process.stdin is None:
             raise RuntimeError("the keeper is not running")
-        self._process.stdin.write(line.encode())
+        return self._process.stdin
 
 
 class _Watch:

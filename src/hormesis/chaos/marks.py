@@ -26,9 +26,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 
-__all__ = ["bear", "bears", "find", "kill_all", "member", "new_run", "put", "send", "send_to", "started", "tidy"]
+__all__ = ["LIMIT", "bears", "find", "kill_all", "member", "new_run", "put", "send", "send_to", "started", "tidy"]
 
-_LIMIT: int | None = getattr(resource, "RLIMIT_RTTIME", None)
+LIMIT: int | None = getattr(resource, "RLIMIT_RTTIME", None)
+"""The limit that is the mark; None: this system has none, and nothing can be marked."""
 _LINE = b"Max realtime timeout"
 _HIGHEST = 1 << 62
 _LOWEST = 1 << 40
@@ -45,7 +46,7 @@ def new_run() -> int:
 
 def _inherited() -> int:
     """Return what the marks of a run have to stay below: that of this process, if it bears one."""
-    hard = resource.RLIM_INFINITY if _LIMIT is None else resource.getrlimit(_LIMIT)[1]
+    hard = resource.RLIM_INFINITY if LIMIT is None else resource.getrlimit(LIMIT)[1]
     # What is lower than any mark is a limit that somebody meant; below it nothing can be marked.
     return hard if _LOWEST < hard < _HIGHEST else _HIGHEST
 
@@ -57,24 +58,17 @@ def member(run: int, number: int) -> int:
     return run | number
 
 
-def bear(mark: int) -> None:
-    """Mark this process, and so all that it will start; made for a child between fork and exec."""
-    if _LIMIT is not None:
-        with suppress(OSError, ValueError):  # marked by somebody else already, who does not let it be raised
-            resource.setrlimit(_LIMIT, (mark, mark))
-
-
 def put(pid: int, mark: int) -> None:
     """Mark a child of this process that runs already, and so all that it will start.
 
     Raises:
         ValueError: It is no child of this process: a mark can't be taken off again, so no stranger gets one.
     """
-    if _LIMIT is not None and hasattr(resource, "prlimit"):
+    if LIMIT is not None and hasattr(resource, "prlimit"):
         if _parent(pid) not in (None, os.getpid()):
             raise ValueError(f"process {pid} is no child of this process, and can't be marked")
         with suppress(OSError, ValueError):
-            resource.prlimit(pid, _LIMIT, (mark, mark))
+            resource.prlimit(pid, LIMIT, (mark, mark))
 
 
 def find(mark: int) -> list[int]:

@@ -20,14 +20,15 @@ import signal
 import socket
 import subprocess
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from time import monotonic
 
 from hormesis.chaos import marks
-from hormesis.chaos.keeper import Keeper
+from hormesis.chaos.births import spawn
+from hormesis.chaos.keeper import Keeper, KeeperDied
 from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.units import Duration, seconds
 
@@ -140,8 +141,8 @@ class Process:
         self.settings = settings
         self.mark = marks.member(marks.new_run(), 1) if keeper is None else keeper.new_mark()
         """What it and all it started bear; see `hormesis.chaos.marks`."""
-        self.births: list[Callable[[], None]] = []
-        """What each new process of it does between fork and exec: faults that it is to be born with."""
+        self.births: list[str] = []
+        """What each new process of it is born with: limits, a control group (see `hormesis.chaos.births`)."""
         self.restarts = 0
         """How often it was started again after an unexpected end, successfully or not."""
         self._keeper = keeper
@@ -359,17 +360,10 @@ class Process:
         self._spawn()
 
     def _spawn(self) -> None:
-        """Start it; it tells the keeper of itself before it becomes the command."""
-        popen = self._launch(self.settings.argv, self.births)
-        self._popen = popen
-        if self._keeper is not None:
-            try:
-                self._keeper.watch(popen.pid)  # it told of itself; a keeper that has died is noticed here
-            except BaseException:
-                self._bury(popen)
-                raise
+        """Start it."""
+        self._popen = self._launch(self.settings.argv, self.births)
 
-    def _launch(self, argv: Sequence[str], births: Sequence[Callable[[], None]] = ()) -> subprocess.Popen[bytes]:
+    def _launch(self, argv: Sequence[str], births: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start a command of its: in its directory, with its variables, log and mark, and what it is born with."""
         settings = self.settings
         what = f"process {settings.name!r}"
@@ -383,27 +377,23 @@ class Process:
             ) from error
         with log:
             try:
-                return subprocess.Popen(  # noqa: S603  # to run the user's command is what this is for
+                return spawn(
                     argv,
+                    env={**os.environ, **settings.env},
+                    mark=self.mark,
+                    keeper=self._keeper,
+                    births=births,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=settings.cwd,
-                    env={**os.environ, **settings.env},
                     start_new_session=True,
-                    preexec_fn=lambda: self._prepare(births),  # noqa: PLW1509
                 )
+            except KeeperDied:
+                raise
             except OSError as error:
                 message = f"{what}: the command {argv[0]!r} can't be run: {error.strerror}"
                 raise ConfigurationError(message, "command") from error
-
-    def _prepare(self, births: Sequence[Callable[[], None]]) -> None:
-        """In the child, before it becomes the command: a few calls of the system, and no thread of ours matters."""
-        marks.bear(self.mark)
-        if self._keeper is not None:
-            self._keeper.watch_me()
-        for birth in births:  # last, for after one there may be no memory left but for the command
-            birth()
 
     async def _run(self, argv: Sequence[str], purpose: str) -> None:
         """Run a command of its to the end."""

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from hormesis.chaos import marks
+from hormesis.chaos.births import spawn
 from hormesis.chaos.host import BlockingAct
 
 Acting = Callable[[BlockingAct], AbstractContextManager[None]]
@@ -57,11 +58,11 @@ def start(mark: int) -> Iterator[Start]:
     started = []
 
     def run(code: str, *prefix: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
+        process = spawn(
             [*prefix, sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
             env={**os.environ, **(env or {})},
-            preexec_fn=lambda: marks.bear(mark),  # noqa: PLW1509
+            mark=mark,
+            stdout=subprocess.PIPE,
         )
         started.append(process)
         assert process.stdout is not None

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, MutableSequence, Sequence
+from collections.abc import Coroutine, MutableSequence, Sequence
 from typing import Any, TypeVar
 
 from hormesis.chaos.undo import Undo
@@ -93,15 +93,15 @@ class InheritedAct(BlockingAct):
     """A fault of the processes that run, with which those that take their place are born.
 
     Args:
-        births: What each new process does between fork and exec, such as `Process.births`; None: none comes.
+        births: What each new process is born with, such as `Process.births`; None: none comes.
     """
 
-    def __init__(self, births: MutableSequence[Callable[[], None]] | None) -> None:
-        self._births: MutableSequence[Callable[[], None]] = [] if births is None else births
-        self._birth: Callable[[], None] | None = None
+    def __init__(self, births: MutableSequence[str] | None) -> None:
+        self._births: MutableSequence[str] = [] if births is None else births
+        self._birth: str | None = None
 
-    def hand_on(self, birth: Callable[[], None], *, first: bool = False) -> None:
-        """Let new processes do this, until `end`; first, where it needs what another fault may take, such as a file."""
+    def hand_on(self, birth: str, *, first: bool = False) -> None:
+        """Let new processes be born so, until `end`; first, if it needs what another birth may take, such as a file."""
         self._birth = birth
         self._births.insert(0 if first else len(self._births), birth)
 
@@ -112,7 +112,7 @@ class InheritedAct(BlockingAct):
             self._birth = None
 
     async def end(self) -> None:
-        """Do what `release` does, on the loop: nobody is between fork and exec there, whom the undo would miss."""
+        """Do what `release` does, on the loop: nobody is being born meanwhile, whom the undo would miss."""
         self.release()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, MutableSequence, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hormesis.chaos.births import join
 from hormesis.chaos.host.act import FaultFailed, InheritedAct
 from hormesis.chaos.undo import Cgroup
 
@@ -28,7 +29,7 @@ class Quota(InheritedAct):
         members: Returns the numbers of its processes.
         processors: How much: 0.2 is a fifth of one.
         mounts: The list of mounted file systems.
-        births: What those do that are started in their place, between fork and exec.
+        births: What those are born with that are started in their place.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Quota(InheritedAct):
         members: Callable[[], Sequence[int]],
         processors: float,
         mounts: str | os.PathLike[str] = "/proc/mounts",
-        births: MutableSequence[Callable[[], None]] | None = None,
+        births: MutableSequence[str] | None = None,
     ) -> None:
         super().__init__(births)
         self.what = f"CPU quota {processors:.3g} on {where}"
@@ -69,7 +70,7 @@ class Quota(InheritedAct):
                 (group / "cpu.cfs_quota_us").write_text(str(quota))
             else:
                 (group / "cpu.max").write_text(f"{quota} {_PERIOD}")
-            self.hand_on(self._join, first=True)
+            self.hand_on(join(group / "cgroup.procs"), first=True)
             moved: set[int] = set()
             for _ in range(_ROUNDS):
                 fresh = set(self.members()) - moved
@@ -81,11 +82,6 @@ class Quota(InheritedAct):
                 moved |= fresh
         except OSError as error:
             raise FaultFailed(self.what, str(error)) from error
-
-    def _join(self) -> None:
-        """Put this process into the group, if there still is one."""
-        with suppress(OSError):
-            (self._group / "cgroup.procs").write_text("0")
 
     @property
     def _group(self) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, MutableSequence
 from pathlib import Path
 
 from hormesis.chaos import marks
+from hormesis.chaos.births import lower
 from hormesis.chaos.host.act import FaultFailed, InheritedAct
 from hormesis.chaos.undo import Limit
 
@@ -27,12 +28,10 @@ class Lowered(InheritedAct):
         mark: The mark of the process and all it started.
         kind: `"files"` (RLIMIT_NOFILE) or `"memory"` (RLIMIT_AS).
         left: How many more descriptors, or bytes.
-        births: What those do that are started in their place, between fork and exec.
+        births: What those are born with that are started in their place.
     """
 
-    def __init__(
-        self, where: str, mark: int, kind: str, left: int, births: MutableSequence[Callable[[], None]] | None = None
-    ) -> None:
+    def __init__(self, where: str, mark: int, kind: str, left: int, births: MutableSequence[str] | None = None) -> None:
         super().__init__(births)
         self._limit, self._ceiling, unit = _KINDS[kind]
         self.what = f"{left:,} more {unit} on {where}"
@@ -59,7 +58,7 @@ class Lowered(InheritedAct):
         if not wanted:
             raise FaultFailed(self.what, "the process does not run")
         highest = max(wanted.values())
-        self.hand_on(lambda: self._lower(0, highest))
+        self.hand_on(lower(self._limit, highest))
         for pid in marks.find(self.mark):  # one may have been started in the meantime
             try:
                 self._lower(pid, wanted.get(pid, highest))
@@ -81,7 +80,7 @@ class Lowered(InheritedAct):
         return found
 
     def _lower(self, pid: int, wanted: int) -> None:
-        """Lower the limit of a process, 0 for this one; one that is lower already stays."""
+        """Lower the limit of a process; one that is lower already stays."""
         soft, hard = resource.prlimit(pid, self._limit)
         if soft == resource.RLIM_INFINITY or wanted < soft:
             resource.prlimit(pid, self._limit, (wanted, hard))

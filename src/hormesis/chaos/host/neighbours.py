@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hormesis.chaos import marks
+from hormesis.chaos.births import spawn
 from hormesis.chaos.host.act import BlockingAct, FaultFailed, find_program
 from hormesis.chaos.undo import Signal
 
@@ -82,16 +82,15 @@ class _Neighbour(BlockingAct):
                 popen.stdout.close()
 
     def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        mark = self.mark
         try:
-            self._popen = subprocess.Popen(  # noqa: S603  # our own program, or stress-ng
+            self._popen = spawn(
                 argv,
+                mark=self.mark,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd="/",
-                preexec_fn=lambda: marks.bear(mark),  # noqa: PLW1509  # one call of the system
             )
         except OSError as error:
             raise FaultFailed(self.what, str(error)) from error

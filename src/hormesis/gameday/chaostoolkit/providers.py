@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from hormesis.chaos import Keeper
+from hormesis.chaos.births import Birth
 from hormesis.errors import MissingExtraError
 from hormesis.gameday.chaostoolkit.experiment import function_of
 from hormesis.gameday.chaostoolkit.threads import Worker
@@ -167,14 +168,16 @@ async def _process(provider: Table, values: Values, keeper: Keeper | None) -> Ta
     # Files, not pipes: a program that leaves something running behind it must not make us wait for that.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-                preexec_fn=None if keeper is None else keeper.watch_me,
-            )
+            with Birth(argv, keeper=keeper) as birth:
+                process = await asyncio.create_subprocess_exec(
+                    *birth.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                    pass_fds=birth.pass_fds,
+                )
+                birth.begun()
         except OSError as error:
             raise ActivityFailed(f"{path!r} can't be run: {error.strerror}") from error
         try:
