@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -615,29 +615,21 @@ def test_keeper_is_told(tmp_path: Path) -> None:
     """The keeper knows of every process that runs, restarted ones too, and of no other."""
 
     class Told(Keeper):
-        def __init__(self) -> None:
-            super().__init__()
-            self.said: list[str] = []
-
-        def watch(self, pgid: int) -> None:
-            super().watch(pgid)
-            self.said.append(f"+{pgid}")
-
-        def forget(self, pgid: int) -> None:
-            super().forget(pgid)
-            self.said.append(f"-{pgid}")
+        def _pipe(self) -> IO[bytes]:
+            return pipe
 
     async def scenario() -> None:
-        keeper = Told()
-        with keeper:
-            async with process(tmp_path, keeper=keeper, restart_after=0) as made:
-                first = made.pid
-                made.kill()
-                await until(lambda: made.restarts == 1 and made.running)
-                second = made.pid
-            assert keeper.said == [f"+{first}", f"-{first}", f"+{second}", f"-{second}"]
+        async with process(tmp_path, keeper=Told(), restart_after=0) as made:
+            first = made.pid
+            made.kill()
+            await until(lambda: made.restarts == 1 and made.running)
+            second = made.pid
+        said = os.read(hears, 1000).decode().split()
+        assert said == [f"+{first}", f"-{first}", f"+{second}", f"-{second}"]
 
-    run(scenario)
+    hears, told = os.pipe()
+    with os.fdopen(hears, "rb"), os.fdopen(told, "wb", buffering=0) as pipe:
+        run(scenario)
 
 
 def test_keeper_that_is_dead(tmp_path: Path) -> None:
