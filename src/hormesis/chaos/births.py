@@ -42,6 +42,7 @@ def join(procs: str | os.PathLike[str]) -> str:
 class Birth:
     r"""One start of a command, by whatever starts programs.
 
+    >>> import resource
     >>> with Birth(["echo", "alive"], births=[lower(resource.RLIMIT_NOFILE, 100)]) as birth:
     ...     process = subprocess.Popen(birth.argv, pass_fds=birth.pass_fds, stdout=subprocess.PIPE)
     ...     birth.begun()
