@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from hormesis.core.admission import NullLock, Refusal
 from hormesis.core.latency_limits import AIMD, Vegas
 from hormesis.core.limits import Algorithm, Fixed, Move, QueueDelay
-from hormesis.core.shedder import _INSIDE, _OUTSIDE, ShedderMachine, ShedderTerms, ShedPermit, ShedWaiter
+from hormesis.core.shedder import _INSIDE, _LATENESS, _OUTSIDE, ShedderMachine, ShedderTerms, ShedPermit, ShedWaiter
 from hormesis.priority import Criticality
 
 CRITICAL, DEFAULT, SHEDDABLE, BACKGROUND = Criticality
@@ -30,6 +31,7 @@ class World:
         self.algorithm = algorithm
         self.machine = ShedderMachine(self.terms, self.algorithm, now=0.0, lock=NullLock)
         self.now = 0.0
+        self.draws = random.Random(1)
         self.inside: list[ShedPermit] = []
         self.woken: list[ShedWaiter] = []
 
@@ -498,6 +500,30 @@ def test_one_journey_goes_on() -> None:
     assert world.woken == [journey, begins]
 
 
+def test_a_journey_under_way_is_not_stopped_by_the_limit() -> None:
+    """Its other calls go in where the best of those that begin find no room, up to twice the limit."""
+    world = World(Fixed(10), max_queued=0)
+    overloaded_for(world, 2.0, lambda number: (DEFAULT, spread(number)), every=0.004)
+    assert world.machine.overloaded
+    begin = 0
+    while isinstance(world.asks(DEFAULT, 0.001 * begin), ShedPermit):
+        begin += 1
+    assert 10 <= begin <= 13
+    for _ in range(20 - begin):
+        world.goes_in(DEFAULT, 0.0)
+    assert world.refused(DEFAULT, 0.0) == "overloaded"
+
+
+def test_journeys_of_several_calls_leave_less_room() -> None:
+    """All of a journey's calls have to be in time: the more it makes, the less may queue."""
+    world = World(queue_delay())
+    target = world.machine.target
+    for calls in (1, 4):
+        overloaded_for(world, 6.0, lambda number, calls=calls: (DEFAULT, spread(number // calls)), every=0.002)
+        assert world.machine.overloaded
+        assert world.machine.target == pytest.approx(target * calls**-_LATENESS, rel=0.03)
+
+
 def test_a_journey_that_failed_gets_no_idle_place() -> None:
     """Below the limit others are let in, whatever their rank; its calls are, once half of the places are idle."""
     world = World(10, max_queued=10)
@@ -595,7 +621,7 @@ def queue_delay(start: int = 20, most: int = 1000) -> QueueDelay:
 def busy_window(world: World, delay: float, asking: int = 30, latency: float = 0.1) -> None:
     """Let many ask at once, those who are let in be answered, and a delay be measured."""
     for _ in range(asking):
-        world.asks()
+        world.asks(cohort=world.draws.random())
     world.machine.observe(delay)
     world.now += latency
     while world.inside:
@@ -682,15 +708,27 @@ def answers(world: World, seconds: float, times: int) -> None:
 def test_answers_as_slow_as_the_objective_leave_little_room() -> None:
     """The room is at least a tenth of the objective, however slow the service is by itself."""
     world = World(queue_delay())
-    answers(world, 0.249, 200)
+    answers(world, 0.249, 400)
     assert world.machine.room == 0.025
 
 
 def test_answers_slower_than_the_objective_teach_nothing() -> None:
     """With less room they would be no quicker, and the others would be turned away for them."""
     world = World(queue_delay())
-    answers(world, 0.5, 200)
+    answers(world, 0.5, 400)
     assert world.machine.room == 0.1
+
+
+def test_a_few_answers_say_nothing_of_a_high_quantile() -> None:
+    """Three have to lie beyond it, so a 99th percentile takes 300 answers; until then all of the room counts."""
+    world = World(queue_delay())
+    answers(world, 0.2, 250)
+    assert world.machine.room == 0.1
+    answers(world, 0.2, 100)
+    assert world.machine.room == pytest.approx(0.05, rel=0.1)
+    rough = World(queue_delay(), quantile=0.5)
+    answers(rough, 0.2, 150)
+    assert rough.machine.room == pytest.approx(0.05, rel=0.1)
 
 
 def test_little_room_becomes_large_again() -> None:

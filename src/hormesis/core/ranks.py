@@ -39,11 +39,14 @@ _JOURNEYS_MAX = 8192
 """Journeys of a generation that are remembered."""
 
 _JOURNEYS_ABOVE = 1 / 16
-"""The part of a unit in which the journeys that are under way stand; in the last part of that size, those that were
-turned away."""
+"""The first part of a class, in which the journeys that are under way stand, and nobody else; in the last part of that
+size of each unit stand those that were turned away."""
 
 _CALLS_MAX = 32
 """Calls of a journey that stand there; more under one id are a client that has found an id which gets in."""
+
+_CALLS_TOLD = 8.0
+"""The mean of calls that is told at most: a few ids that never end are no journeys."""
 
 _BELOW_ONE = 1 - 2.0**-32
 """The last cohort; the ranks of later ones would be rounded into the next class."""
@@ -65,6 +68,8 @@ class Ranks:
 
     __slots__ = (
         "_above",
+        "_began",
+        "_beginning",
         "_cells",
         "_density",
         "_entered",
@@ -88,8 +93,8 @@ class Ranks:
         self._cells = [0] * (_RANKS * _CELLS)
         self._density = [0.0] * (_RANKS * _CELLS)
         self._above = [0.0] * (_RANKS * _CELLS + 1)
-        self._entered = 0
-        self._entering = 0.0
+        self._entered = self._began = 0
+        self._entering = self._beginning = 0.0
         self.ceiling = math.inf
         """The rank beyond which there is no hope."""
 
@@ -104,10 +109,11 @@ class Ranks:
         if keeps:
             calls = self._journeys.get(cohort, 0) + self._journeys_before.get(cohort, 0)
             if 0 < calls < _CALLS_MAX:
-                return 2 * criticality + cohort * _JOURNEYS_ABOVE
+                return 2 * criticality + min(cohort, _BELOW_ONE) * _JOURNEYS_ABOVE
         cohort = min(cohort, _BELOW_ONE)
         # Stretched, so that the third that one client keeps is spread like the whole of another's.
-        share = cohort / keeps if cohort < keeps else 1 + (cohort - keeps) / (1 - keeps)
+        kept = cohort < keeps
+        share = _JOURNEYS_ABOVE + cohort / keeps * (1 - _JOURNEYS_ABOVE) if kept else 1 + (cohort - keeps) / (1 - keeps)
         if self.has_failed(cohort):
             share = int(share) + 1 - (1 - cohort) * _JOURNEYS_ABOVE
         return 2 * criticality + share
@@ -120,6 +126,7 @@ class Ranks:
         """A request of that journey went in."""
         self._entered += 1
         calls = self._journeys.get(cohort, 0)
+        self._began += not calls and cohort not in self._journeys_before
         if calls or len(self._journeys) < _JOURNEYS_MAX:
             self._journeys[cohort] = calls + 1
 
@@ -140,7 +147,8 @@ class Ranks:
     def find_ceiling(self) -> None:
         """A window is over: find the ceiling from what came and went in lately."""
         self._entering += _FADE * (self._entered - self._entering)
-        self._entered = 0
+        self._beginning += _FADE * (self._began - self._beginning)
+        self._entered = self._began = 0
         above, left = 0.0, self._entering * _MARGIN
         scale = 1 / self._entering if self._entering > _NOTHING else 0.0
         self.ceiling = math.inf
@@ -152,11 +160,20 @@ class Ranks:
             self._above[cell + 1] = above * scale
         self._cells = [0] * len(self._cells)
 
+    @property
+    def calls(self) -> float:
+        """How many calls a journey makes that was let in: the mean of lately, at least 1 and at most 8."""
+        return min(max(1.0, self._entering / self._beginning), _CALLS_TOLD) if self._beginning > _NOTHING else 1.0
+
     def better(self, rank: float) -> float:
         """How much of what comes is better than a rank, as a multiple of what goes in."""
         at = rank * _CELLS
         cell = int(at)
         return self._above[cell] + (at - cell) * (self._above[cell + 1] - self._above[cell])
+
+    def under_way(self, rank: float) -> bool:
+        """Whether it is the rank of a journey that has been let in before."""
+        return rank % 2 < _JOURNEYS_ABOVE
 
     def safe(self, rank: float) -> bool:
         """Whether all of its class is within the ceiling."""

@@ -14,8 +14,8 @@ whoever comes goes in, and nothing else is asked.
 The rank decides three times. Beyond the *ceiling*, down to which what comes is as much as goes in, a request is turned
 away at once, unless places are idle. Above it, the limit that counts for a request is *graded*: the better its rank the
 higher, so that a burst of what matters finds room that others had to leave. It is highest for whole classes that are
-safe, and never above the most that there may be. Who finds no room waits in a queue, bounded in length and time, from
-which the best goes in next, and in which a better newcomer takes the worst one's place.
+safe and for journeys under way, and never above the most that there may be. Who finds no room waits in a queue, bounded
+in length and time, from which the best goes in next, and in which a better newcomer takes the worst one's place.
 
 A queue that has just begun is a moment's jam and no overload. Until it has lasted for a while each class is served in
 the order in which it came.
@@ -27,8 +27,9 @@ goes in, whatever the limit says.
 
 **What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
 queues, if that is less. It is learned while nothing queues for certain. Less than half of the room is for the delay
-inside, which the limit stays below, and a fifth for the wait outside. Both together are hardly ever used up: while work
-waits inside, only what is critical waits outside as well, and the graded limit, which lets in at once, does the work.
+inside, which the limit stays below, the less the more calls a journey makes, all of which have to be in time; a fifth
+is for the wait outside. Both together are hardly ever used up: while work waits inside, only what is critical waits
+outside as well, and the graded limit, which lets in at once, does the work.
 
 Sources: Cho et al., "Overload Control for µs-scale RPCs with Breakwater" (OSDI 2020), for the limit; Zhou et al.,
 "Overload Control for Scaling WeChat Microservices" (SoCC 2018), for one priority per journey; Nichols and Jacobson,
@@ -75,6 +76,9 @@ _CALM_AFTER = 1.0
 _CALM_DELAY = 0.25
 """The share of the highest target below which a window's delay means that nothing queued in it."""
 
+_LEARNED_FROM = (100, 3)
+"""Latencies from which a quantile is known, and how many of them lie beyond it at least."""
+
 _LEARNED_MAX = 256
 """Latencies of one window that are kept until it is known whether they mean anything."""
 
@@ -87,6 +91,9 @@ _ROOM_LEAST = 0.1
 _INSIDE = 0.45
 """The share of the room that is for the delay inside."""
 
+_LATENESS = 0.2
+"""By which power of its calls a journey makes that less: it comes too late if one of them does."""
+
 _OUTSIDE = 0.2
 """The share of the room that is for the wait outside; the rest is for the spread of both."""
 
@@ -95,7 +102,8 @@ _WORTH_WAITING = 0.5
 to stand in line inside once more, and holds its place meanwhile."""
 
 _SAFE = 2.0
-"""The graded limit of classes that are safe as a whole, as a multiple of the limit."""
+"""The graded limit of classes that are safe as a whole, and of journeys under way, as a multiple of the limit. What
+these get in beyond it others wait for, and a journey whose last call is turned away has had the others for nothing."""
 
 _GRADE = (1.3, 0.3)
 """The same for others: so much for the best rank, less so much for each time over that what is better could go in."""
@@ -287,7 +295,7 @@ class ShedderMachine:
         self._new_lock = lock
         self._lock = lock()
         self._windowing = Windowing(seconds=terms.window, calls=terms.window_calls, now=now, lock=lock())
-        self._no_load = MovingQuantile(quantile=terms.quantile, minimum=100, lock=lock())
+        self._no_load = MovingQuantile(quantile=terms.quantile, minimum=_learned_from(terms.quantile), lock=lock())
         self._typical = MovingQuantile(quantile=0.5, minimum=20, lock=lock())
         self._latencies: list[float] = []
         self._window_delay = 0.0
@@ -440,7 +448,7 @@ class ShedderMachine:
     @property
     def target(self) -> float:
         """The queueing delay, in seconds, that the limit aims at."""
-        return _INSIDE * self.room
+        return _INSIDE * self.room * self._ranks.calls**-_LATENESS
 
     @property
     def max_wait(self) -> float:
@@ -526,7 +534,7 @@ class ShedderMachine:
         """
         with self._lock:
             before, self.terms = self.terms, terms
-            self._no_load.reconfigure(quantile=terms.quantile, minimum=100)
+            self._no_load.reconfigure(quantile=terms.quantile, minimum=_learned_from(terms.quantile))
             if (terms.window, terms.window_calls) != (before.window, before.window_calls):
                 self._windowing = Windowing(
                     seconds=terms.window,
@@ -584,7 +592,7 @@ class ShedderMachine:
         if not self.overloaded:
             # When an overload begins nobody has been ranked yet; what is critical must not find its places taken then.
             return max(self.limit, safe) if criticality == Criticality.CRITICAL else self.limit
-        if self._ranks.safe(rank):
+        if self._ranks.safe(rank) or self._ranks.under_way(rank):
             return safe
         best, less = _GRADE
         return min(self.limit * (best - less * min(self._ranks.better(rank), 1.0)), self.terms.most)
@@ -734,6 +742,11 @@ class ShedderMachine:
             self._ranks.forget_journeys()
         if self.overloaded:
             self._rank_anew()
+
+
+def _learned_from(quantile: float) -> int:
+    least, beyond = _LEARNED_FROM
+    return max(least, math.ceil(beyond / (1 - quantile)))
 
 
 def _wake(waiters: Iterable[ShedWaiter]) -> None:
