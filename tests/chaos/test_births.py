@@ -103,6 +103,17 @@ def test_born_with_next_to_nothing() -> None:
     assert spawn(["true"], births=least).wait() == 0
 
 
+def test_where_many_files_are_open() -> None:
+    """A runner with thousands of connections can still start something."""
+    many = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert max(many) > 1024
+        assert spawn(["true"]).wait() == 0
+    finally:
+        for number in many:
+            os.close(number)
+
+
 def test_marked_and_known() -> None:
     """It bears its mark and the keeper knows of it before it runs; it does not hold the keeper's pipe."""
     with Keeper() as keeper:

@@ -12,7 +12,16 @@ import pytest
 from hormesis.core.admission import NullLock, Refusal
 from hormesis.core.latency_limits import AIMD, Vegas
 from hormesis.core.limits import Algorithm, Fixed, Move, QueueDelay
-from hormesis.core.shedder import _INSIDE, _LATENESS, _OUTSIDE, ShedderMachine, ShedderTerms, ShedPermit, ShedWaiter
+from hormesis.core.shedder import (
+    _INSIDE,
+    _LATENESS,
+    _OUTSIDE,
+    _ROOM,
+    ShedderMachine,
+    ShedderTerms,
+    ShedPermit,
+    ShedWaiter,
+)
 from hormesis.priority import Criticality
 
 CRITICAL, DEFAULT, SHEDDABLE, BACKGROUND = Criticality
@@ -633,7 +642,7 @@ def busy_window(world: World, delay: float, asking: int = 30, latency: float = 0
 def test_the_limit_grows_while_little_queues_and_falls_while_much_does() -> None:
     """The delay of a window is held against the target that the objective leaves room for."""
     world = World(queue_delay())
-    assert world.algorithm.target == world.machine.target == pytest.approx(0.1 * _INSIDE)  # type: ignore[attr-defined]
+    assert world.algorithm.target == world.machine.target == pytest.approx(0.25 * _ROOM * _INSIDE)  # type: ignore[attr-defined]
     for _ in range(10):
         busy_window(world, 0.001)
     assert world.machine.limit > 25
@@ -684,13 +693,13 @@ def test_a_limit_that_is_held_down_does_not_grow() -> None:
 def test_the_target_is_what_the_objective_leaves(quantile: float) -> None:
     """How long answers take when nothing queues is learned, and the room for queueing is what is left."""
     world = World(queue_delay(), quantile=quantile)
-    assert world.machine.room == pytest.approx(0.1)
+    assert world.machine.room == pytest.approx(0.25 * _ROOM)
     for number in range(300):
         permit = world.goes_in()
         world.machine.observe(0.0001)
         world.now += 0.1 if number % 10 else 0.2
         world.ends(permit)
-    expected = 0.1 if quantile == 0.5 else 0.05
+    expected = 0.25 * _ROOM if quantile == 0.5 else 0.05
     assert world.machine.room == pytest.approx(expected, rel=0.1)
     assert world.machine.target == _INSIDE * world.machine.room
     assert world.machine.max_wait == pytest.approx(_OUTSIDE * world.machine.room)
@@ -716,14 +725,14 @@ def test_answers_slower_than_the_objective_teach_nothing() -> None:
     """With less room they would be no quicker, and the others would be turned away for them."""
     world = World(queue_delay())
     answers(world, 0.5, 400)
-    assert world.machine.room == 0.1
+    assert world.machine.room == 0.25 * _ROOM
 
 
 def test_a_few_answers_say_nothing_of_a_high_quantile() -> None:
     """Three have to lie beyond it, so a 99th percentile takes 300 answers; until then all of the room counts."""
     world = World(queue_delay())
     answers(world, 0.2, 250)
-    assert world.machine.room == 0.1
+    assert world.machine.room == 0.25 * _ROOM
     answers(world, 0.2, 100)
     assert world.machine.room == pytest.approx(0.05, rel=0.1)
     rough = World(queue_delay(), quantile=0.5)
@@ -741,7 +750,7 @@ def test_little_room_becomes_large_again() -> None:
         world.machine.observe(0.01)  # most of the little target
         world.now += 0.05
         world.ends(permit)
-    assert world.machine.room == 0.1
+    assert world.machine.room == 0.25 * _ROOM
 
 
 def test_nothing_is_learned_while_something_queues() -> None:
@@ -756,7 +765,7 @@ def test_nothing_is_learned_while_something_queues() -> None:
             world.now += 0.2
             while world.inside:
                 world.ends()
-        assert world.machine.room == pytest.approx(0.1)
+        assert world.machine.room == pytest.approx(0.25 * _ROOM)
 
 
 def test_what_is_learned_in_one_window_is_bounded() -> None:
@@ -821,7 +830,7 @@ def test_snapshot() -> None:
         "in_flight": 1,
         "queued": 1,
         "overloaded": False,
-        "target": pytest.approx(0.1 * _INSIDE),
+        "target": pytest.approx(0.25 * _ROOM * _INSIDE),
         "delay": 0.0,
         "shed": 0.0,
         "clients_over": 0,
@@ -897,7 +906,7 @@ def test_a_limit_of_the_same_kind_goes_on() -> None:
     assert before > 30
     world.machine.reconfigure(dataclasses.replace(world.terms, objective=0.5), queue_delay())
     assert world.machine.limit == before
-    assert found.target == pytest.approx(0.2 * _INSIDE)
+    assert found.target == pytest.approx(0.5 * _ROOM * _INSIDE)
     world.machine.reconfigure(world.terms, queue_delay(most=25))
     assert world.machine.limit == found.limit == 25.0
 

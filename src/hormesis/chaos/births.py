@@ -103,8 +103,9 @@ class Birth:
         """
         os.close(self._reporter)
         self._reporter = -1
-        ready, _, _ = select.select([self._report], [], [], _WITHIN)
-        if not ready:
+        poll = select.poll()  # `select` takes no numbers above 1023
+        poll.register(self._report, select.POLLIN)
+        if not poll.poll(1000 * _WITHIN):
             raise TimeoutError(f"nothing was heard of it for {_WITHIN:g} s")
         news = os.read(self._report, _NEWS_MAX)
         if news.startswith(KEEPER_HAS_DIED):

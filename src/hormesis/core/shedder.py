@@ -21,13 +21,13 @@ A queue that has just begun is a moment's jam and no overload. Until it has last
 the order in which it came.
 
 **Who is turned away**: who is beyond the ceiling, finds the queue full of its betters, waits too long, or could not be
-answered in its time anyway while places are scarce. When work goes on waiting inside for twice as long as there may be
-room for, most of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always
-goes in, whatever the limit says.
+answered in its time anyway while places are scarce. When work goes on waiting inside for most of the objective, then
+most of what is not critical, whatever is in flight. Shedding is capped itself: a share of what comes always goes in,
+whatever the limit says.
 
-**What is aimed at.** The objective leaves room for queueing: four tenths of it, or what an answer leaves when nothing
+**What is aimed at.** The objective leaves room for queueing: a third of it, or what an answer leaves when nothing
 queues, if that is less. It is learned while nothing queues for certain. Less than half of the room is for the delay
-inside, which the limit stays below, the less the more calls a journey makes, all of which have to be in time; a fifth
+inside, which the limit stays below, the less the more calls a journey makes, all of which have to be in time; a quarter
 is for the wait outside. Both together are hardly ever used up: while work waits inside, only what is critical waits
 outside as well, and the graded limit, which lets in at once, does the work.
 
@@ -73,7 +73,7 @@ _OVERLOADED_WINDOWS = 3
 _CALM_AFTER = 1.0
 """Seconds for which the limit must not have bound, for the overload to be over."""
 
-_CALM_DELAY = 0.25
+_CALM_DELAY = 0.29
 """The share of the highest target below which a window's delay means that nothing queued in it."""
 
 _LEARNED_FROM = (100, 3)
@@ -82,7 +82,7 @@ _LEARNED_FROM = (100, 3)
 _LEARNED_MAX = 256
 """Latencies of one window that are kept until it is known whether they mean anything."""
 
-_ROOM = 0.4
+_ROOM = 0.35
 """The share of the objective that may go into queueing at most."""
 
 _ROOM_LEAST = 0.1
@@ -91,10 +91,10 @@ _ROOM_LEAST = 0.1
 _INSIDE = 0.45
 """The share of the room that is for the delay inside."""
 
-_LATENESS = 0.2
+_LATENESS = 0.25
 """By which power of its calls a journey makes that less: it comes too late if one of them does."""
 
-_OUTSIDE = 0.2
+_OUTSIDE = 0.23
 """The share of the room that is for the wait outside; the rest is for the spread of both."""
 
 _WORTH_WAITING = 0.5
@@ -117,8 +117,8 @@ _IDLE_BEYOND = 0.7
 _IDLE_LAST = 0.5
 """The same, for a client that has had far more than its share, and for a journey that has failed already."""
 
-_DROP_AT = 2.0
-"""The delay inside, as a multiple of the most room that there may be, beyond which most of all is turned away."""
+_DROP_AT = 0.8
+"""The delay inside, as a share of the objective, beyond which most of all is turned away."""
 
 _DROP_AFTER = 3
 """Windows in a row in which it was: one piece of work that blocks an event loop makes everything late for a moment, and
@@ -567,7 +567,7 @@ class ShedderMachine:
             if self._silent > max(_SILENT_FOR, 2 * self._window_delay):
                 self._window_delay, self._late_windows, self._silent_windows = 0.0, 0, 0
             return
-        late = window.delay > _DROP_AT * _ROOM * self.terms.objective
+        late = window.delay > _DROP_AT * self.terms.objective
         self._late_windows = self._late_windows + self._silent_windows + 1 if late else 0
         self._window_delay, self._silent_windows, self._silent = window.delay, 0, 0.0
 
