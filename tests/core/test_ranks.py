@@ -16,7 +16,7 @@ LAST = 1 - 2.0**-53
 """The last number below one."""
 
 
-def begins(share: float) -> float:
+def begins(share: float) -> object:
     """Return where that share of a class stands whose journeys begin: behind those that are under way."""
     return pytest.approx(1 / 16 + share * 15 / 16, abs=1e-12)
 

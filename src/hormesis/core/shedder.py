@@ -448,7 +448,7 @@ class ShedderMachine:
     @property
     def target(self) -> float:
         """The queueing delay, in seconds, that the limit aims at."""
-        return _INSIDE * self.room * self._ranks.calls**-_LATENESS
+        return _INSIDE * self.room * math.pow(self._ranks.calls, -_LATENESS)
 
     @property
     def max_wait(self) -> float:
