@@ -115,6 +115,8 @@ def test_a_generator_that_lagged_makes_a_run_invalid() -> None:
     (lagged,) = summary(lag=0.2).invalid
     assert "the generator lagged" in lagged
     assert "200ms late or more" in lagged
+    (held_up,) = summary(lag=0.2, users=Users(3, 10)).invalid
+    assert "one moment in a hundred was noticed 200ms late or more" in held_up
     (full,) = summary(dropped=3).invalid
     assert full.startswith("3 requests were not sent")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import subprocess
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from hormesis.errors import HormesisError
-from hormesis.loadgen import LoadDriver, LoadSpec, Request, Samples, Segment
+from hormesis.loadgen import LoadDriver, LoadSpec, Request, Samples, Segment, Users
+from hormesis.loadgen.driver import LAG_MAX
+from hormesis.loadgen.fleet import Fleet
 
 pytestmark = pytest.mark.system
 
@@ -103,6 +106,40 @@ def test_a_generator_that_falls_behind_says_so(serve: Any, ok: Any) -> None:
         assert result.saturated
         assert result.dropped == 0
         assert max(result.samples.latencies()) >= max(result.samples.lags()) > 0.15
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_generator_of_a_closed_loop_that_falls_behind_says_so(
+    serve: Any, ok: Any, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """Its users wait for it as for the service, so hardly any request is late; the clock tells all the same."""
+    pids: list[int] = []
+    monkeypatch.setattr("hormesis.loadgen.fleet.LoadDriver", lambda: LoadDriver(on_spawn=pids.append))
+    load = LoadSpec(
+        base_url="http://127.0.0.1:1",
+        users=Users(4, 1.5, think="2ms"),
+        requests=[Request("home", path="/")],
+        process="constant",
+        seed=1,
+    )
+
+    async def handle(call: Any) -> bytes:
+        return bytes(ok())
+
+    async def main() -> None:
+        async with serve(handle) as url, Fleet(processes) as fleet:
+            run = asyncio.create_task(fleet.run(dataclasses.replace(load, base_url=url)))
+            await asyncio.sleep(0.9)
+            os.kill(pids[0], signal.SIGSTOP)
+            await asyncio.sleep(0.4)
+            os.kill(pids[0], signal.SIGCONT)
+            result = await run
+        late = sum(lag > LAG_MAX for lag in result.samples.lags())
+        assert late <= 4, "each user has one request under way"
+        assert result.saturated
+        assert 0.2 < result.lag_p99 <= result.lag_max
 
     asyncio.run(main())
 

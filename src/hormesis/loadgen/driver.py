@@ -56,7 +56,7 @@ class RunResult:
         cancelled: Whether the run was ended early.
         dropped: Arrivals that were not sent because the generator had no room left; they failed as "client full".
         lag_p50: The median send lag, in seconds from when a request was due to when it was sent (not a number if
-            nothing was sent).
+            nothing was sent). Of a closed loop it is that of a clock: how late the generator notices fixed moments.
         lag_p99: Its 99th percentile.
         lag_max: Its maximum.
         waited: Requests that were kept back because as many connections were open as may be; that is part of their

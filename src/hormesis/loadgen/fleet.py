@@ -67,7 +67,7 @@ class Fleet:
             raise failures.exceptions[0] from None
         finally:
             self._sending = False
-        return _merged([run.result() for run in runs])
+        return _merged([run.result() for run in runs], closed=spec.users is not None)
 
     async def cancel(self) -> bool:
         """End the run early, with a result; returns whether there is one under way."""
@@ -77,25 +77,37 @@ class Fleet:
         return sending
 
 
-def _merged(results: list[RunResult]) -> RunResult:
+def _merged(results: list[RunResult], *, closed: bool) -> RunResult:
     first = results[0]
     if len(results) == 1:
         return first
     for other in results[1:]:
         first.samples.extend(other.samples)
         first.attempts.extend(other.attempts)
-    lags = sorted(first.samples.lags())
-
-    def lag(q: float) -> float:
-        return lags[max(0, math.ceil(q * len(lags)) - 1)] if lags else math.nan
+    lags = _worst_lags(results) if closed else _lags_of(first.samples)
 
     return dataclasses.replace(
         first,
         cancelled=any(result.cancelled for result in results),
         dropped=sum(result.dropped for result in results),
         waited=sum(result.waited for result in results),
-        lag_p50=lag(0.5),
-        lag_p99=lag(0.99),
-        lag_max=lag(1.0),
+        **lags,
         wrong={name: wrong for result in reversed(results) for name, wrong in result.wrong.items()},
     )
+
+
+def _lags_of(samples: Samples) -> dict[str, float]:
+    lags = sorted(samples.lags())
+
+    def lag(q: float) -> float:
+        return lags[max(0, math.ceil(q * len(lags)) - 1)] if lags else math.nan
+
+    return {"lag_p50": lag(0.5), "lag_p99": lag(0.99), "lag_max": lag(1.0)}
+
+
+def _worst_lags(results: list[RunResult]) -> dict[str, float]:
+    """Return the lags of the generator that lagged most; requests don't show those of a closed loop."""
+    return {
+        name: max((lag for result in results if not math.isnan(lag := getattr(result, name))), default=math.nan)
+        for name in ("lag_p50", "lag_p99", "lag_max")
+    }

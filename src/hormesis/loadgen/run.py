@@ -6,7 +6,7 @@ the attempt; callers who repeat begin another; and its end is recorded.
 
 The open loop never waits for answers, and asyncio rounds its timers up to the next millisecond, so each wake-up sends
 everything that has become due by then. How late each request was sent is recorded too: a generator that falls behind
-measures itself, not the system.
+measures itself, not the system. In a closed loop, where requests wait for the generator too, it is asked by the clock.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from hormesis.loadgen.alarm import Alarm
 from hormesis.loadgen.deadlines import Deadlines
 from hormesis.loadgen.expect import WRONG
 from hormesis.loadgen.http1 import CLIENT_FULL, Client, Exchange
+from hormesis.loadgen.metronome import Metronome
 from hormesis.loadgen.request import LoadSpec, Request
 from hormesis.loadgen.samples import UNFINISHED, Answer, Samples
 from hormesis.loadgen.schedule import ARRIVALS_MAX, Users
@@ -137,7 +138,7 @@ class Run:
         self._source: _Source = (
             _OpenLoop(schedule, spec.share, self.start_at, self._arrive)
             if schedule is not None
-            else _ClosedLoop(spec, self.start_at, self._arrive)
+            else _ClosedLoop(spec, self.start_at, self._arrive, self._lags.append)
         )
 
     async def execute(self) -> dict[str, object]:
@@ -185,7 +186,8 @@ class Run:
             self._source.ended(user, False)
             return
         self._in_flight += 1
-        self._lags.append(sent - intended)
+        if self._spec.users is None:
+            self._lags.append(sent - intended)
         retry = self._spec.requests[index].retry
         self._attempt(n, index, intended, sent, intended, sent, 0 if retry is None else retry.attempts - 1, user)
 
@@ -336,7 +338,13 @@ class _OpenLoop:
 class _ClosedLoop:
     """Users who ask, wait for the answer, think, and ask again."""
 
-    def __init__(self, spec: LoadSpec, start_at: float, arrive: Callable[[int, int, float, int], None]) -> None:
+    def __init__(
+        self,
+        spec: LoadSpec,
+        start_at: float,
+        arrive: Callable[[int, int, float, int], None],
+        lagged: Callable[[float], None],
+    ) -> None:
         users = spec.users
         assert isinstance(users, Users)  # noqa: S101
         self._users = range(spec.share[0], users.count, spec.share[1])
@@ -351,16 +359,19 @@ class _ClosedLoop:
         self._loop = asyncio.get_running_loop()
         self._active = len(self._users)
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._metronome = Metronome(start_at, self._until, lagged)
         self.done = not self._active
 
     def begin(self) -> None:
         """Let every user begin after a pause of its own, so that they don't ask in step."""
+        self._metronome.begin()
         for user in self._users:
             self._ask_at(user, self._start_at + self._think * self._rng.random())
 
     def stop(self) -> None:
         """Send every user home."""
         self.done = True
+        self._metronome.stop()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -117,7 +117,8 @@ class Summary:
             reasons.append(f"{self.result.dropped:,} requests were not sent: the generator had no room for them")
         if self.result.lag_p99 > self.lag_max:
             lag, bound = format_seconds(self.result.lag_p99), format_seconds(self.lag_max)
-            reasons.append(f"the generator lagged: one request in a hundred was sent {lag} late or more, above {bound}")
+            what = "one moment in a hundred was noticed" if self.coordinated else "one request in a hundred was sent"
+            reasons.append(f"the generator lagged: {what} {lag} late or more, above {bound}")
         return reasons
 
     @property
