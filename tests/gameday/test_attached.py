@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from hormesis.chaos import fault_from
+from hormesis.chaos.toxiproxy import Proxies
+from hormesis.chaos.toxiproxy.app import serving
+from hormesis.chaos.undo import NotUndone, from_data, to_data
 from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.gameday.attached import AttachedProxy, toxics_of
 
@@ -128,6 +131,40 @@ def test_a_fault_is_put_on_and_taken_off(api: tuple[str, dict[str, Any]]) -> Non
                 for step in proxy.undo(fault, name=name) * 2:
                     await asyncio.to_thread(step.act)
             assert proxies["db"] == {"listen": "127.0.0.1:5433", "enabled": True, "toxics": []}
+
+    asyncio.run(main())
+
+
+def test_an_api_with_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token comes from the environment, for us and for a stranger, and the journal doesn't hold it."""
+    token = "a-token-of-the-proxies"
+    slow: Any = fault_from({"latency": "1s"})
+    gone: Any = fault_from({"refuse": True})
+
+    async def main() -> None:
+        proxies = Proxies()
+        try:
+            async with serving(proxies, "127.0.0.1", 0, token) as (url,):
+                theirs = await proxies.create({"name": "db", "upstream": "127.0.0.1:1"})
+                monkeypatch.delenv("HORMESIS_PROXY_TOKEN", raising=False)
+                with pytest.raises(ConfigurationError, match=r"401 .*read from the variable HORMESIS_PROXY_TOKEN"):
+                    await AttachedProxy("db", url).start()
+                monkeypatch.setenv("HORMESIS_PROXY_TOKEN", token)
+                async with AttachedProxy("db", url) as proxy:
+                    await proxy.apply(slow, name="slow")
+                    await proxy.apply(gone, name="gone")
+                    assert theirs.as_json["enabled"] is False
+                    steps = [*proxy.undo(slow, name="slow"), *proxy.undo(gone, name="gone")]
+                    assert token not in json.dumps([to_data(step) for step in steps])
+                    monkeypatch.delenv("HORMESIS_PROXY_TOKEN")
+                    with pytest.raises(NotUndone, match="401; the token that it takes is read from HORMESIS_PROXY_"):
+                        await asyncio.to_thread(steps[0].act)
+                    monkeypatch.setenv("HORMESIS_PROXY_TOKEN", token)
+                    for step in steps:
+                        await asyncio.to_thread(from_data(to_data(step)).act)
+                assert (theirs.as_json["toxics"], theirs.as_json["enabled"]) == ([], True)
+        finally:
+            await proxies.stop()
 
     asyncio.run(main())
 

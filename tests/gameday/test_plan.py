@@ -119,6 +119,19 @@ def test_what_is_touched() -> None:
     assert touched(attached, attached.chosen()) == ["address 127.0.0.1:8000", "proxy db at http://127.0.0.1:8474"]
 
 
+def test_a_fault_on_somebody_elses_proxy_does_not_end_with_the_runner() -> None:
+    """The plan says who takes it off there, and where."""
+    attached = Experiment(
+        system=System(edge={"db": Edge(proxy="http://127.0.0.1:8474")}),
+        load=Load(to="http://127.0.0.1:8000/shop", rate=1, request=[RequestTable(name="a", get="/")]),
+        stress=[Stress(name="slow", edge="db", fault={"latency": 1})],
+    )
+    ours, theirs = planned(experiment()), planned(attached)
+    assert "undo     lifted from the proxy; it ends with the runner" in ours
+    expected = "taken off the proxy by a request to http://127.0.0.1:8474; by the watchdog if the runner is gone"
+    assert f"undo     {expected}" in theirs
+
+
 def test_two_at_the_same_time() -> None:
     """What one has, another one can't get until it ends; different things are no trouble."""
     with locked(["port 1", "address x:2"]):

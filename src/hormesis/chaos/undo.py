@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 from hormesis.chaos import marks
 
 __all__ = [
+    "PROXY_TOKEN",
     "Cgroup",
     "Limit",
     "NotUndone",
@@ -31,9 +32,13 @@ __all__ = [
     "Signal",
     "Undo",
     "Write",
+    "authorization",
     "from_data",
     "to_data",
 ]
+
+PROXY_TOKEN = "HORMESIS_PROXY_TOKEN"  # noqa: S105  the name of it
+"""The variable with the token of a proxy's API: what `hormesis proxy` asks for, and what a game day shows."""
 
 _WITHIN = 1.0
 """Seconds that one command or request may take, if nothing else is said: what hangs must not keep the others from being
@@ -223,6 +228,8 @@ class Request:
         url: Where to; `http` or `https`, and no proxy on the way.
         headers: Its headers.
         body: Its body.
+        token: The variable of the environment with the token to show (`Authorization: Bearer …`), if it is set there.
+            A journal lies about for years, so the token itself is not in it.
     """
 
     kind: ClassVar[str] = "request"
@@ -231,6 +238,7 @@ class Request:
     url: str
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     body: str = ""
+    token: str = ""
 
     def __str__(self) -> str:
         return f"{self.method} {self.url}"
@@ -245,14 +253,22 @@ class Request:
         connection = kind(parts.hostname or "", parts.port, timeout=_WITHIN)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
-            connection.request(self.method, target, self.body.encode() or None, dict(self.headers))
+            headers = {**self.headers, **authorization(self.token)}
+            connection.request(self.method, target, self.body.encode() or None, headers)
             status = connection.getresponse().status
         except (OSError, client.HTTPException) as error:
             raise NotUndone(f"{self}: {str(error) or type(error).__name__}") from None
         finally:
             connection.close()
         if status != 404 and not 200 <= status < 300:
-            raise NotUndone(f"{self} was answered {status}")
+            wanted = f"; the token that it takes is read from {self.token}" if self.token and status == 401 else ""
+            raise NotUndone(f"{self} was answered {status}{wanted}")
+
+
+def authorization(variable: str) -> dict[str, str]:
+    """Return the header that shows the token in a variable of the environment; none where there is no token."""
+    token = os.environ.get(variable, "").strip() if variable else ""
+    return {"Authorization": f"Bearer {token}"} if token and token.isascii() and token.isprintable() else {}
 
 
 Undo: TypeAlias = Signal | Limit | Run | Write | Remove | Cgroup | Request

@@ -14,13 +14,13 @@ import sys
 
 from hormesis.chaos.toxiproxy import ApiError, Proxies, read_proxies
 from hormesis.chaos.toxiproxy.app import serving
+from hormesis.chaos.undo import PROXY_TOKEN
 from hormesis.cli.shell import on_signals
 from hormesis.errors import ConfigurationError
 from hormesis.tables import read_file
 
 __all__ = ["run"]
 
-TOKEN_VARIABLE = "HORMESIS_PROXY_TOKEN"  # noqa: S105  the name of it
 _TOKEN_MIN = 16
 """Characters of a token; fewer can be guessed."""
 _TOKEN_MAX = 1000
@@ -42,8 +42,8 @@ def _token(options: argparse.Namespace) -> str:
         where = f"--token-file {options.token_file}"
         token = read_file(options.token_file, "token", 2 * _TOKEN_MAX).decode(errors="replace").strip()
     else:
-        where = TOKEN_VARIABLE
-        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        where = PROXY_TOKEN
+        token = os.environ.get(PROXY_TOKEN, "").strip()
         if not token:
             if not _is_loopback(options.host):
                 raise ConfigurationError(

@@ -265,8 +265,12 @@ def impossible(dose: Dose) -> str | None:
     return None
 
 
-def how_undone(dose: Dose) -> str:
+def how_undone(dose: Dose, proxy: str | None = None) -> str:
     """Say how a dose is taken back, for a plan.
+
+    Args:
+        dose: The dose.
+        proxy: The API of the proxy that its edge goes over, if that is somebody else's.
 
     >>> how_undone(Dose(process="shop", fault={"pause": True}))
     'thawed (SIGCONT); by the watchdog if the runner is gone'
@@ -297,6 +301,8 @@ def how_undone(dose: Dose) -> str:
             return f"the disk is emptied; {watchdog}"
         case Inject():
             return "taken back inside of the process, which ends it by itself when its time is up"
+    if proxy is not None:
+        return f"taken off the proxy by a request to {proxy}; {watchdog}"
     return "lifted from the proxy; it ends with the runner"
 
 

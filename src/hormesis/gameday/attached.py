@@ -2,6 +2,8 @@
 
 Faults are put on it as toxics, and taken off by name. How to take one off is known before it is put on, as an HTTP
 request that the undo journal holds, so the watchdog can do it when the runner is gone.
+
+An API beyond the loopback takes requests with its token only. It is read from the environment, by each who asks.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from hormesis.chaos.faults import (
     WireFault,
     describe,
 )
-from hormesis.chaos.undo import Request
+from hormesis.chaos.undo import PROXY_TOKEN, Request, authorization
 from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.units import bytes_of, bytes_per_second, seconds
 
@@ -34,6 +36,7 @@ __all__ = ["AttachedProxy", "toxics_of"]
 
 _WITHIN = 2.0
 _NOT_FOUND = 404
+_UNAUTHORIZED = 401
 _SELECTING = ("connections", "client", "after", "until", "requests", "route", "header")
 
 
@@ -105,9 +108,10 @@ class AttachedProxy:
         """Return how a stranger takes it off."""
         if isinstance(fault, Refuse):
             headers = {"Content-Type": "application/json"}
-            return [Request("POST", self.api + self._path(), headers, json.dumps({"enabled": True}))]
-        toxics = toxics_of(fault, name)
-        return [Request("DELETE", self.api + self._path("toxics", toxic["name"])) for toxic in toxics]
+            body = json.dumps({"enabled": True})
+            return [Request("POST", self.api + self._path(), headers, body, PROXY_TOKEN)]
+        urls = [self.api + self._path("toxics", toxic["name"]) for toxic in toxics_of(fault, name)]
+        return [Request("DELETE", url, token=PROXY_TOKEN) for url in urls]
 
     async def __aenter__(self) -> AttachedProxy:
         await self.start()
@@ -132,7 +136,8 @@ def _ask(api: str, method: str, path: str, body: dict[str, Any] | None) -> dict[
     connection = kind(url.hostname or "", url.port, timeout=_WITHIN)
     data = None if body is None else json.dumps(body).encode()
     try:
-        connection.request(method, url.path.rstrip("/") + path, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **authorization(PROXY_TOKEN)}
+        connection.request(method, url.path.rstrip("/") + path, data, headers)
         response = connection.getresponse()
         text = response.read()
         answer = json.loads(text) if text else {}
@@ -145,6 +150,8 @@ def _ask(api: str, method: str, path: str, body: dict[str, Any] | None) -> dict[
         return None
     if not 200 <= response.status < 300:
         said = answer.get("error", "") if isinstance(answer, dict) else ""
+        if response.status == _UNAUTHORIZED:
+            said = f"{said}; it is read from the variable {PROXY_TOKEN}"
         raise HormesisError(f"{method} {path} was answered {response.status} {said}".rstrip())
     return answer if isinstance(answer, dict) else {}
 

@@ -174,6 +174,7 @@ def _stress(experiment: Experiment, stress: Stress, obstacle: str) -> PlannedStr
     found_out, back = experiment.allowances(stress)
     lengths = (calm, found_out, dose - found_out, back, recovery - back)
     radius = experiment.radius(stress)
+    apis = {name: edge.proxy for name, edge in experiment.system.edge.items()}
     objectives = {}
     for route in experiment.routes:
         for phase in Phase:
@@ -182,7 +183,10 @@ def _stress(experiment: Experiment, stress: Stress, obstacle: str) -> PlannedStr
     return PlannedStress(
         name=stress.name,
         about=stress.about,
-        doses=[PlannedDose(each.target, describe(each.what), how_undone(each)) for each in stress.doses],
+        doses=[
+            PlannedDose(each.target, describe(each.what), how_undone(each, apis.get(each.edge or "")))
+            for each in stress.doses
+        ],
         phases={phase.value: length for phase, length in zip(Phase, lengths, strict=True)},
         objectives=objectives,
         radius="" if radius is None else radius.in_words(experiment.load),
