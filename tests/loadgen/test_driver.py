@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hormesis.errors import HormesisError
-from hormesis.loadgen import LoadDriver, LoadSpec, Request, Samples, Segment, Users
+from hormesis.loadgen import LoadDriver, LoadSpec, Request, Retries, Samples, Segment, Users
 from hormesis.loadgen.driver import LAG_MAX
 from hormesis.loadgen.fleet import Fleet
 
@@ -140,6 +140,29 @@ def test_a_generator_of_a_closed_loop_that_falls_behind_says_so(
         assert late <= 4, "each user has one request under way"
         assert result.saturated
         assert 0.2 < result.lag_p99 <= result.lag_max
+
+    asyncio.run(main())
+
+
+def test_nothing_is_sent_before_it_is_due(serve: Any, ok: Any) -> None:
+    """Users' pauses and callers' delays end by timers that may be early; no latency is below zero for that."""
+
+    async def handle(call: Any) -> bytes:
+        return bytes(ok(200 if call.target == "/" else 500))
+
+    load = LoadSpec(
+        base_url="http://127.0.0.1:1",
+        users=Users(8, 0.6, think="3ms"),
+        requests=[Request("home", path="/"), Request("again", path="/x", retry=Retries(2, delay="2.5ms"))],
+        seed=1,
+    )
+
+    async def main() -> None:
+        async with serve(handle) as url, LoadDriver() as driver:
+            result = await driver.run(dataclasses.replace(load, base_url=url))
+        assert len(result.samples) > 100
+        for rows in (result.samples, result.attempts):
+            assert [row for row in rows if not row.intended <= row.sent <= row.done] == []
 
     asyncio.run(main())
 

@@ -258,7 +258,9 @@ class Run:
 
     def _again(self, call: _Call, due: float) -> None:
         del self._pauses[call]
-        self._attempt(call.n, call.index, call.intended, call.sent, due, monotonic(), call.left - 1, call.user)
+        now = monotonic()
+        # The loop's timers are right to a millisecond, and may be early: what is sent already is due already.
+        self._attempt(call.n, call.index, call.intended, call.sent, min(due, now), now, call.left - 1, call.user)
 
     def _note_attempt(self, call: _Call, now: float, answer: Answer, error: str) -> None:
         self._attempts.add(call.due, call.began, now, call.index, answer, error, call.status)
@@ -395,7 +397,8 @@ class _ClosedLoop:
         del self._timers[user]
         index = bisect(self._weights, self._rng.random() * self._weights[-1], hi=len(self._weights) - 1)
         n, self._n = self._n, self._n + self._step
-        self._arrive(n, index, due, user)
+        # Its timer may have been early, by less than a millisecond: what is sent now is due now.
+        self._arrive(n, index, min(due, monotonic()), user)
 
     def _leave(self) -> None:
         self._active -= 1
