@@ -102,6 +102,23 @@ def test_the_knee_of_a_single_queue_is_found(seed: int) -> None:
     assert capacity.peak == pytest.approx(1000, rel=0.1)
 
 
+@pytest.mark.parametrize(("mean", "step"), [(0.6, "1s"), (1.9, "3s")])
+def test_a_slow_service_that_keeps_up_is_not_broken(mean: float, step: str) -> None:
+    """Its answers come late, so a step has none in its first seconds; that is no rate that it does not hold."""
+    capacity = found(Simulated(1000, mean, even=True), p99="1.95s", first=20, last=80, step=step, within="1m")
+    assert (capacity.knee, capacity.at_least, capacity.breaking) == (80, True, None)
+    assert capacity.ended == "the highest rate holds"
+    assert not any(each.breaks for each in capacity.measured)
+
+
+def test_a_slow_service_that_does_not_keep_up_is_broken() -> None:
+    """Where a queue grows it shows, however long an answer takes."""
+    capacity = found(Simulated(50, 1.0, even=True), p99="1.9s", first=20, last=400, step="4s", within="10m")
+    assert capacity.knee == pytest.approx(50, rel=0.15)
+    assert capacity.breaking is not None
+    assert 40 < capacity.breaking[0] < capacity.breaking[1] < 110
+
+
 def test_a_generator_that_can_not_send_the_first_rate() -> None:
     """Nothing is known of the service then, neither that it holds nor that it does not."""
     capacity = found(Simulated(1, 1 / 1000), generator=10, p99="100ms")

@@ -68,6 +68,9 @@ _BROKEN_GROWTH = 1.5
 _RATIOS_MIN = 4
 """Different rates that a model needs at least."""
 
+_LATER_MAX = 0.75
+"""How much of a step may pass before answers are counted."""
+
 Purpose: TypeAlias = Literal["calm", "growth", "search", "breaking", "repeat", "overload"]
 
 
@@ -95,7 +98,7 @@ class Measurement:
     Attributes:
         rate: The rate that was asked for.
         offered: Arrivals a second.
-        served: Full answers a second that came in the same time.
+        served: Full answers a second that came in as long a time, which begins later by what an answer usually takes.
         success: The share of arrivals with a full answer.
         mean, p50, p99: Latencies in seconds, from when requests were due.
         lag: The send lag (p99).
@@ -126,19 +129,23 @@ class Measurement:
         """Return what a probe's rows come to."""
         since, until = start_at + _SETTLING * probe.seconds, start_at + probe.seconds
         length = until - since
-        latencies, full, served = [], 0, 0
+        # A slow service that keeps up answers as much as it is asked, only later. In the same time it would seem to
+        # answer less, since in its first seconds a step has no answers yet.
+        later = min(_usual(samples, since), _LATER_MAX * length)
+        latencies, full, offered, served = [], 0, 0, 0
         for due, done, answer in zip(samples.intended, samples.done, samples.answer, strict=True):
             is_full = answer == Answer.FULL
             if since <= due < until:
                 latencies.append(done - due)
                 full += is_full
-            served += is_full and since <= done < until
+                offered += due < until - later
+            served += is_full and since + later <= done < until
         latencies.sort()
         count = len(latencies)
         return cls(
             rate=probe.rate,
-            offered=count / length,
-            served=served / length,
+            offered=offered / (length - later),
+            served=served / (length - later),
             success=full / count if count else math.nan,
             mean=math.fsum(latencies) / count if count else math.nan,
             p50=_quantile(latencies, 0.5),
@@ -147,6 +154,16 @@ class Measurement:
             valid=valid,
             ended_at=ended_at,
         )
+
+
+def _usual(samples: Samples, before: float) -> float:
+    """Return how long full answers took that were due before a moment, when no queue has grown yet: their median."""
+    latencies = sorted(
+        done - due
+        for due, done, answer in zip(samples.intended, samples.done, samples.answer, strict=True)
+        if answer == Answer.FULL and due < before
+    )
+    return latencies[len(latencies) // 2] if latencies else 0.0
 
 
 @dataclass(frozen=True, slots=True)
