@@ -326,6 +326,9 @@ def test_unknown_beats_degraded() -> None:
     conclusion, (reason,) = judged(HELD, UNKNOWN, measured=with_degraded(Phase.CONTAINED))
     assert conclusion is Verdict.INCONCLUSIVE
     assert reason == "too few requests to say: " + verdict.describe(UNKNOWN)
+    nothing = verdict.describe(dataclasses.replace(UNKNOWN, measured=math.nan, requests=0))
+    assert " unknown in " in nothing
+    assert "nan" not in nothing
     assert judged(HELD, dataclasses.replace(UNKNOWN, phase=Phase.CALM))[0] is Verdict.INCONCLUSIVE
 
 

@@ -293,6 +293,8 @@ def describe(check: Check) -> str:
 
 
 def _written(metric: str, value: float) -> str:
+    if math.isnan(value):
+        return "unknown"
     if metric in QUANTILES:
         return "any time" if math.isinf(value) else f"{value * 1000:.4g} ms"
     return f"{value:.4g}/s" if metric == "throughput" else f"{100 * value:.4g}%"
