@@ -113,7 +113,7 @@ def test_a_slow_service_that_keeps_up_is_not_broken(mean: float, step: str) -> N
 
 def test_a_slow_service_that_does_not_keep_up_is_broken() -> None:
     """Where a queue grows it shows, however long an answer takes."""
-    capacity = found(Simulated(50, 1.0, even=True), p99="1.9s", first=20, last=400, step="4s", within="10m")
+    capacity = found(Simulated(50, 1.0, even=True), p99="1.9s", first=20, last=400, step="4s", within="4m")
     assert capacity.knee == pytest.approx(50, rel=0.15)
     assert capacity.breaking is not None
     assert 40 < capacity.breaking[0] < capacity.breaking[1] < 110

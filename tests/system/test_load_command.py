@@ -34,6 +34,8 @@ class Serve(asyncio.Protocol):
             path = head.split(b" ", 2)[1].partition(b"?")[0]
             if path == b"/limited":
                 asyncio.ensure_future(self.in_turn(path, head))
+            elif path == b"/slow":
+                asyncio.get_running_loop().call_later(0.3, self.answer, path, head)
             else:
                 self.answer(path, head)
 
@@ -328,6 +330,17 @@ def test_a_capacity_is_found(results: Results, service: Service) -> None:
     assert found["peak"] < 115
     assert not found["at_least"]
     assert len(found["measured"]) > 4
+
+
+def test_a_generator_without_files_is_no_limit_of_the_service(service: Service) -> None:
+    """What it has no room to send was not asked of the service, whose knee is at least what it could send."""
+    search = ["--from", "20", "--to", "320", "--step", "0.8s", "--within", "10s", "--p99", "800ms", "--json", "--quiet"]
+    arguments = command("capacity", f"{service.url}/slow", *search)
+    limited = ["sh", "-c", 'ulimit -n 40 && exec "$@"', "sh", *arguments]
+    done = subprocess.run(limited, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    found = json.loads(done.stdout)
+    assert (found["at_least"], found["breaking"]) == (True, None)
+    assert "the generator does not keep up" in found["ended"]
 
 
 def test_a_search_that_ends_before_the_service_does(hormesis: Hormesis, service: Service, tmp_path: Path) -> None:

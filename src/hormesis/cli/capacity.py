@@ -122,7 +122,8 @@ class _Shell:
         if cutter.cut:
             last = max(result.samples.intended, default=result.start_at)
             probe = dataclasses.replace(probe, seconds=max(last - result.start_at, 1e-3))
-        valid = result.lag_p99 <= self._bound()
+        # What had no room here, such as for want of files, was never asked of the service.
+        valid = result.lag_p99 <= self._bound() and not result.dropped
         ended_at = monotonic() - self.began
         return Measurement.of(
             probe, result.samples, result.start_at, lag=result.lag_p99, valid=valid, ended_at=ended_at
