@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from hormesis.loadgen.driver import LoadDriver, RunResult
@@ -84,30 +84,37 @@ def _merged(results: list[RunResult], *, closed: bool) -> RunResult:
     for other in results[1:]:
         first.samples.extend(other.samples)
         first.attempts.extend(other.attempts)
-    lags = _worst_lags(results) if closed else _lags_of(first.samples)
+    p50, p99, longest = _worst_lags(results) if closed else _lags_of(first.samples)
 
     return dataclasses.replace(
         first,
         cancelled=any(result.cancelled for result in results),
         dropped=sum(result.dropped for result in results),
         waited=sum(result.waited for result in results),
-        **lags,
+        lag_p50=p50,
+        lag_p99=p99,
+        lag_max=longest,
         wrong={name: wrong for result in reversed(results) for name, wrong in result.wrong.items()},
     )
 
 
-def _lags_of(samples: Samples) -> dict[str, float]:
+def _lags_of(samples: Samples) -> tuple[float, float, float]:
     lags = sorted(samples.lags())
 
     def lag(q: float) -> float:
         return lags[max(0, math.ceil(q * len(lags)) - 1)] if lags else math.nan
 
-    return {"lag_p50": lag(0.5), "lag_p99": lag(0.99), "lag_max": lag(1.0)}
+    return lag(0.5), lag(0.99), lag(1.0)
 
 
-def _worst_lags(results: list[RunResult]) -> dict[str, float]:
+def _worst_lags(results: list[RunResult]) -> tuple[float, float, float]:
     """Return the lags of the generator that lagged most; requests don't show those of a closed loop."""
-    return {
-        name: max((lag for result in results if not math.isnan(lag := getattr(result, name))), default=math.nan)
-        for name in ("lag_p50", "lag_p99", "lag_max")
-    }
+
+    def worst(lags: Iterable[float]) -> float:
+        return max((lag for lag in lags if not math.isnan(lag)), default=math.nan)
+
+    return (
+        worst(result.lag_p50 for result in results),
+        worst(result.lag_p99 for result in results),
+        worst(result.lag_max for result in results),
+    )
