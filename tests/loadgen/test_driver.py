@@ -16,7 +16,6 @@ import pytest
 
 from hormesis.errors import HormesisError
 from hormesis.loadgen import LoadDriver, LoadSpec, Request, Retries, Samples, Segment, Users
-from hormesis.loadgen.driver import LAG_MAX
 from hormesis.loadgen.fleet import Fleet
 
 pytestmark = pytest.mark.system
@@ -136,8 +135,6 @@ def test_a_generator_of_a_closed_loop_that_falls_behind_says_so(
             await asyncio.sleep(0.4)
             os.kill(pids[0], signal.SIGCONT)
             result = await run
-        late = sum(lag > LAG_MAX for lag in result.samples.lags())
-        assert late <= 4, "each user has one request under way"
         assert result.saturated
         assert 0.2 < result.lag_p99 <= result.lag_max
 
