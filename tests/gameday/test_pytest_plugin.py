@@ -169,6 +169,12 @@ def test_the_tour_is_several_tests(site: pytest.Pytester) -> None:
         (["gameday.toml"], {"stresses": ["back refuse"]}, r"'back refuse' \(did you mean 'back refuses'\?\)"),
         (["gameday.toml"], {"stress": "back refuses"}, r"unknown setting 'stress' \(did you mean 'stresses'\?\)"),
         (["gameday.toml"], {"verdict": "alive"}, "verdict is 'alive'; it takes some of survived, degraded, failed"),
+        (["gameday.toml"], {"verdict": []}, r"verdict is \[\]; it takes some of survived"),
+        (["gameday.toml"], {"verdict": 5}, "verdict is 5; it takes some of survived"),
+        (["gameday.toml"], {"seed": "seven"}, "seed is 'seven'; it takes a whole number"),
+        (["gameday.toml"], {"stresses": 5}, "stresses is 5; it takes names of stresses, or 'all'"),
+        (["gameday.toml"], {"stresses": []}, r"stresses is \[\]; it takes names of stresses, or 'all'"),
+        (["gameday.toml"], {"arm": ["careful"]}, r"arm: unknown arm \['careful'\]"),
         ([], {}, "it takes the path of an experiment file"),
     ],
 )

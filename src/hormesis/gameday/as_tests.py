@@ -155,21 +155,27 @@ def planned(args: Sequence[Any], settings: Mapping[str, Any], *, folder: Path) -
             raise ConfigurationError(f"@pytest.mark.gameday: {ConfigurationError.unknown('setting', name, _SETTINGS)}")
     file = folder / args[0]
     experiment = load_experiment(file)
-    if settings.get("seed") is not None:
-        experiment = dataclasses.replace(experiment, seed=settings["seed"])
+    if (seed := settings.get("seed")) is not None:
+        if not isinstance(seed, int):
+            raise ConfigurationError.bad_value("seed", seed, "a whole number")
+        experiment = dataclasses.replace(experiment, seed=seed)
     names = settings.get("stresses")
+    if names is not None and not (names and isinstance(names, str | list | tuple)):
+        raise ConfigurationError.bad_value("stresses", names, "names of stresses, or 'all'; left out: the tour")
     everything = names == "all"
     chosen = experiment.chosen(
         [] if names is None or everything else [names] if isinstance(names, str) else names, everything=everything
     )
     arm = settings.get("arm")
-    if arm is not None and arm not in experiment.arm:
+    if arm is not None and arm not in list(experiment.arm):
         raise ConfigurationError(f"arm: {ConfigurationError.unknown('arm', arm, experiment.arm)}")
     arms = [arm] if arm is not None else list(experiment.arm)
     wanted = settings.get("verdict", _HELD)
     try:
         verdicts = [Verdict(each) for each in ([wanted] if isinstance(wanted, str) else wanted)]
-    except ValueError:
+    except (TypeError, ValueError):
+        verdicts = []
+    if not verdicts:
         raise ConfigurationError.bad_value("verdict", wanted, f"some of {', '.join(Verdict)}") from None
     return [Plan(file=file, experiment=experiment, stress=stress, arms=arms, wanted=verdicts) for stress in chosen]
 
