@@ -235,6 +235,16 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments
     assert printed.err.count("\n") == 1
 
 
+def test_a_report_that_can_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told before anything is started, not when all of it is over."""
+    folder = planted(tmp_path)
+    (folder / "out" / "explore.html").mkdir(parents=True)
+    assert main(["explore", str(folder / "gameday.toml"), "--within", "60s", "--out", str(folder / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "explore.html can't be written to: Is a directory" in printed.err
+
+
 def test_interrupted(tmp_path: Path) -> None:
     """Ctrl-C ends it in order, with what was found so far."""
     with hormesis(planted(tmp_path), "explore", "gameday.toml", "--json", "--within", "60s") as process:

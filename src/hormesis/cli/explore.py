@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from hormesis.cli.shell import folder, until_interrupted
+from hormesis.cli.shell import check_writable, folder, until_interrupted
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment, load_experiment
 from hormesis.gameday.explore.expedition import Expedition
@@ -27,6 +27,8 @@ def run(options: argparse.Namespace) -> int:
     if options.seed is not None:
         experiment = dataclasses.replace(experiment, seed=options.seed)
     with folder(options.out) as out:
+        for name in ("explore.html", "explore.json"):
+            check_writable("--out", out / name)
         expedition = Expedition(
             experiment,
             _arm(experiment, options.arm),

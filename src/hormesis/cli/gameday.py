@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hormesis.cli import chaostoolkit
-from hormesis.cli.shell import folder, until_interrupted
+from hormesis.cli.shell import check_writable, folder, until_interrupted
 from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.gameday.chaostoolkit import is_experiment
 from hormesis.gameday.experiment import Experiment, Stress, load_experiment
@@ -75,10 +75,10 @@ def run(options: argparse.Namespace) -> int:
         return _dry_run(experiment, stresses, arms, options)
     junit = None if options.junit is None else Path(options.junit)
     if junit is not None:
-        _check_writable("--junit", junit)
+        check_writable("--junit", junit)
     with folder(options.out) as out:
         for name in ("report.html", "report.json"):
-            _check_writable("--out", out / name)
+            check_writable("--out", out / name)
         return _hold(experiment, stresses, arms, options, out, junit)
 
 
@@ -167,14 +167,3 @@ def _dry_run(
     else:
         print("\n".join(lines(plan)))
     return 0 if plan.possible else 1
-
-
-def _check_writable(option: str, path: Path) -> None:
-    """Make sure, before anything is started, that a file can be written, and leave none where there was none."""
-    made = not path.exists()
-    try:
-        path.open("a").close()
-        if made:
-            path.unlink()
-    except OSError as error:
-        raise ConfigurationError(f"{option}: {path} can't be written to: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from hormesis.errors import ConfigurationError
 
-__all__ = ["folder", "on_signals", "until_interrupted"]
+__all__ = ["check_writable", "folder", "on_signals", "until_interrupted"]
 
 T = TypeVar("T")
 
@@ -48,6 +48,17 @@ def folder(name: str) -> Iterator[Path]:
                 if made and [each.name for each in out.iterdir()] == [".lock"]:
                     (out / ".lock").unlink()
                     out.rmdir()
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Make sure, before anything is started, that a file can be written, and leave none where there was none."""
+    made = not path.exists()
+    try:
+        path.open("a").close()
+        if made:
+            path.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"{option}: {path} can't be written to: {error.strerror or error}") from error
 
 
 def on_signals(take: Callable[[int], object]) -> None:
