@@ -11,8 +11,8 @@ import pytest
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Dose, Experiment, Stress, folder_of, load_experiment, schema
 from hormesis.gameday.objectives import Objective
+from hormesis.gameday.preflight import planned_seconds
 from hormesis.gameday.results import Phase
-from hormesis.gameday.runner import planned_seconds
 from hormesis.loadgen import Retries
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "gameday.toml"
@@ -140,6 +140,10 @@ MISTAKES = [
     (REQUEST, REQUEST + "expect = 99\n", "expect is 99; it takes a status from 100 to 599, or a list"),
     (LOAD, 'arrivals = "bursty"\n' + LOAD, "load.arrivals is 'bursty'; it takes 'poisson' or 'constant'"),
     # Names that refer to nothing.
+    ("front.py {port}", "front.py {prot}", "system.process.front.command is '{prot}'; it takes the placeholders {BACK"),
+    ("front.py {port}", "front.py {port", "system.process.front.command is '{port'; it takes the placeholders"),
+    ("http://{host}:", "http://{hots}:", "system.edge.back.env.BACK_URL is 'http://{hots}:{port}'; it takes the"),
+    ("back.py {port}", "back.py {BACK_URL}", "system.process.back.command is '{BACK_URL}'; it takes the placeholders"),
     ('to = "front"', 'to = "fron"', "load.to: unknown process 'fron' (did you mean 'front'?); known are: front, back"),
     ('from = "front"', 'from = "fronts"', "system.edge.back.from: unknown process 'fronts' (did you mean 'front'?)"),
     ('to = "back"', 'to = "bak"', "system.edge.back.to: unknown process 'bak' (did you mean 'back'?)"),
@@ -669,6 +673,23 @@ def test_a_control_goes_without_the_fault(tmp_path: Path) -> None:
     assert dosed.seed == control.seed
 
 
+def test_a_file_based_on_one_that_is_based_on_another(tmp_path: Path) -> None:
+    """Such as what an exploration of a stress's own file has kept; a circle is refused."""
+    written(tmp_path, GOOD)
+    own, kept = tmp_path / "own" / "stress.toml", tmp_path / "corpus" / "kept.toml"
+    for file, text in (
+        (own, f'experiment = "../gameday.toml"\nseed = 9\n{SECOND}'),
+        (kept, f'experiment = "../own/stress.toml"\ntitle = "Kept"\n{SECOND.replace("gone", "kept")}'),
+    ):
+        file.parent.mkdir()
+        file.write_text(text)
+    experiment = load_experiment(kept)
+    assert (experiment.title, experiment.seed, [stress.name for stress in experiment.stress]) == ("Kept", 9, ["kept"])
+    assert folder_of(kept) == folder_of(own) == tmp_path.resolve()
+    own.write_text('experiment = "../corpus/kept.toml"')
+    assert "experiment is '../own/stress.toml', which leads round in a circle" in refusal(own)
+
+
 def test_a_file_based_on_another(tmp_path: Path) -> None:
     """It is the other file with its own tables in the place of those there, and runs in the other's folder."""
     written(tmp_path, GOOD.replace('calm = "1s"', 'calm = "1s"\ntour = ["slow"]'))
@@ -682,7 +703,11 @@ def test_a_file_based_on_another(tmp_path: Path) -> None:
     assert folder_of(small) == tmp_path.resolve()
     assert folder_of(tmp_path / "gameday.toml") == tmp_path.resolve()
     small.write_text('experiment = "small.toml"')
-    assert "is based on another one itself" in refusal(small)
+    assert "experiment is 'small.toml', which leads round in a circle" in refusal(small)
+    before, _, rest = GOOD.partition("[run]")
+    (tmp_path / "amiss.toml").write_text(f"{before}run = 3\n{rest[rest.index('[system') :]}")
+    small.write_text(f'experiment = "../amiss.toml"\n{SECOND}')
+    assert "run is 3; it takes" in refusal(small)
     small.write_text("experiment = 3")
     assert "experiment is 3; it takes the path of another experiment file" in refusal(small)
     small.write_text('experiment = "none.toml"')

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import socket
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -27,6 +30,7 @@ from hormesis.gameday import (
     Probe,
     ProcessTable,
     RequestTable,
+    Run,
     Stress,
     System,
     as_junit,
@@ -37,6 +41,8 @@ from hormesis.gameday.preflight import check
 from hormesis.gameday.results import Outcome, Phase, StressResult, Verdict, Window
 from hormesis.loadgen import Samples
 
+HERE = Path(__file__).parent
+
 SLOW = Stress(name="slow", edge="back", fault={"latency": "1s"})
 GONE = Stress(name="gone", process="back", fault={"kill": True}, about="it crashes")
 
@@ -46,7 +52,7 @@ def experiment(*stresses: Stress, edge: dict[str, Any] | None = None, **changes:
     back = Edge(**{"from_": "front", "to": "back", "env": {"BACK": "{host}:{port}"}, **(edge or {})})
     whole: dict[str, Any] = {
         "system": System(
-            process={"front": ProcessTable(command="front"), "back": ProcessTable(command="back")}, edge={"back": back}
+            process={name: ProcessTable(command=f"python {name}.py") for name in ("front", "back")}, edge={"back": back}
         ),
         "load": Load(to="front", rate=20, request=[RequestTable(name="browse", get="/")]),
         "stress": stresses or [SLOW, GONE],
@@ -73,7 +79,7 @@ def test_a_plan() -> None:
     )
     for part in (
         "Game day: 2 stresses on system, seed 1",
-        "process front: front",
+        "process front: python front.py",
         "proxy on edge back: front to back",
         "20 requests/s to front: browse",
         "well (http; start, during every 1s; at most 2s)",
@@ -108,7 +114,7 @@ def test_what_is_touched() -> None:
     """What is on free ports is its own; ports, addresses, proxies and the machine are others' as well."""
     assert touched(experiment(), [SLOW]) == []
     outside = experiment(edge={"to": "127.0.0.1:5432", "port": 7001})
-    assert touched(outside, [SLOW]) == ["address 127.0.0.1:5432", "port 7001"]
+    assert touched(outside, [SLOW]) == ["port 5432", "port 7001"]
     host = Stress(name="busy", host=True, fault={"cpu": 1})
     assert touched(experiment(host), [host]) == ["this machine"]
     attached = Experiment(
@@ -116,7 +122,41 @@ def test_what_is_touched() -> None:
         load=Load(to="http://127.0.0.1:8000/shop", rate=1, request=[RequestTable(name="a", get="/")]),
         stress=[Stress(name="slow", edge="db", fault={"latency": 1})],
     )
-    assert touched(attached, attached.chosen()) == ["address 127.0.0.1:8000", "proxy db at http://127.0.0.1:8474"]
+    assert touched(attached, attached.chosen()) == ["port 8000", "proxy db at port 8474"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("127.0.0.1:5432", "localhost:5432"),
+        ("127.0.0.1:5432", "[::1]:5432"),
+        ("127.0.0.1:5432", "LOCALHOST.:5432"),
+        ("Db.example.com:5432", "db.example.com:5432"),
+        ("[2001:db8::0:1]:5432", "[2001:db8::1]:5432"),
+    ],
+)
+def test_the_same_address_in_other_words(one: str, other: str) -> None:
+    """Whoever writes an address otherwise means the same system."""
+    assert touched(experiment(edge={"to": one}), []) == touched(experiment(edge={"to": other}), [])
+    assert touched(experiment(edge={"to": one}), []) != touched(experiment(edge={"to": "10.0.0.1:5432"}), [])
+
+
+def test_a_load_to_the_process_of_another_game_day() -> None:
+    """What one has started on a port of its own choice is the same system as what another is attached to there."""
+    own = experiment(edge={"port": 7001})
+    load = Load(to="http://localhost:7001", rate=1, request=[RequestTable(name="a", get="/")])
+    attached = Experiment(system=System(), load=load, stress=[Stress(name="rush", fault={"spike": 2})])
+    assert touched(own, []) == touched(attached, []) == ["port 7001"]
+
+
+def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A container may run as a number that no user has."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_123_456_789)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with locked(["port 1"]):
+        pass
 
 
 def test_a_fault_on_somebody_elses_proxy_does_not_end_with_the_runner() -> None:
@@ -150,15 +190,72 @@ def test_nobody_listens() -> None:
     """An edge to an address where nobody listens, and a load to one, are refused before anything starts."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        asyncio.run(check(experiment(edge={"to": address}), [SLOW]))
+        asyncio.run(check(experiment(edge={"to": address}), [SLOW], ["system"], HERE))
     with pytest.raises(ConfigurationError, match=rf"system\.edge\.back\.to leads to {address}, which can't be reached"):
-        asyncio.run(check(experiment(edge={"to": address}), [SLOW]))
+        asyncio.run(check(experiment(edge={"to": address}), [SLOW], ["system"], HERE))
 
 
 def test_a_budget_too_small() -> None:
     """A budget that has no time for a single stress is a contradiction."""
-    with pytest.raises(ConfigurationError, match=r"budget\.time is '5s'; it takes at least 14s"):
-        asyncio.run(check(experiment(budget=Budget(time="5s")), [SLOW, GONE]))
+    with pytest.raises(ConfigurationError, match=r"budget\.time is '5s'; it takes at least 14\.4s"):
+        asyncio.run(check(experiment(budget=Budget(time="5s")), [SLOW, GONE], ["system"], HERE))
+    twice = experiment(budget=Budget(time="15s"), run=Run(control=True))
+    with pytest.raises(ConfigurationError, match=r"budget\.time is '15s'; it takes at least 28\.8s"):
+        asyncio.run(check(twice, [SLOW], ["system"], HERE))
+
+
+@pytest.mark.parametrize(
+    ("process", "message"),
+    [
+        ({"command": "no-such-program {port}"}, "process 'front': the command 'no-such-program' can't be run: No such"),
+        ({"command": "./run.sh"}, r"process 'front': the command '\./run\.sh' can't be run: No such file"),
+        ({"command": "./plain"}, r"process 'front': the command '\./plain' can't be run: Permission denied"),
+        ({"command": "python", "stop": "no-such-stop"}, "process 'front': the command 'no-such-stop' can't be run"),
+        ({"command": "python", "setup": ["no-such-setup"]}, "the command 'no-such-setup' can't be run"),
+        ({"command": "python", "env": {"PATH": "/nowhere"}}, "the command 'python' can't be run"),
+    ],
+)
+def test_a_program_that_is_not_there(tmp_path: Path, process: dict[str, Any], message: str) -> None:
+    """It is refused before anything starts, whichever of a process's commands it is for."""
+    (tmp_path / "plain").write_text("not to be run")
+    day = experiment()
+    system = dataclasses.replace(day.system, process={**day.system.process, "front": ProcessTable(**process)})
+    with pytest.raises(ConfigurationError, match=message):
+        asyncio.run(check(dataclasses.replace(day, system=system), [SLOW], ["system"], tmp_path))
+
+
+def test_programs_that_come_to_be(tmp_path: Path) -> None:
+    """What has a placeholder, or a path and a setup that may make it, is not missed beforehand."""
+    front = ProcessTable(command="{dir}/server", setup=["python make.py"])
+    day = experiment()
+    processes = {"front": front, "back": ProcessTable(command="./made")}
+    system = dataclasses.replace(day.system, process=processes)
+    asyncio.run(check(dataclasses.replace(day, system=system), [SLOW], ["system"], tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("look", "message"),
+    [
+        (Invariant(name="i", python="no_such_module:check"), r"invariant 'i': python is '.*'; No module named"),
+        (Probe(name="p", python="checks:chek"), "probe 'p': python is 'checks:chek'; module 'checks' has no attribute"),
+        (Probe(name="p", python="checks:LIMIT"), "probe 'p': python is 'checks:LIMIT'; that is no function but 3"),
+        (Probe(name="p", command="no-such-probe"), "probe 'p': the command 'no-such-probe' can't be run: No such"),
+        (Probe(name="p", python="checks:check"), ""),
+        (Probe(name="p", python="checks:Checks.check"), ""),
+        (Probe(name="p", python="early:check"), ""),  # its module can't be imported before the system is there
+    ],
+)
+def test_a_probe_that_asks_nobody(tmp_path: Path, look: Probe | Invariant, message: str) -> None:
+    """What a probe or an invariant can never ask is refused before anything starts, not a failure of the system."""
+    (tmp_path / "checks.py").write_text("LIMIT = 3\ndef check(): ...\nclass Checks:\n    check = check\n")
+    (tmp_path / "early.py").write_text("import no_such_module\n")
+    looks = {"probe": [look]} if isinstance(look, Probe) else {"invariant": [look]}
+    day = check(experiment(**looks), [SLOW], ["system"], tmp_path)
+    if message:
+        with pytest.raises(ConfigurationError, match=message):
+            asyncio.run(day)
+    else:
+        asyncio.run(day)
 
 
 PROBLEMS: list[tuple[dict[str, Any], str]] = [

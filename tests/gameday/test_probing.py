@@ -212,6 +212,7 @@ def test_nobody_is_left_when_it_is_cancelled(folder: Path) -> None:
         ({"command": "true", "timeout": 0}, "timeout is 0"),
         ({"command": "true", "every": 0.01}, "every is 0.01; it takes at least 0.1 s"),
         ({"command": "true", "when": []}, "when is []; it takes at least one of start, during, end, after"),
+        ({"command": "true", "abort": True}, "when is ['start', 'after']; it takes 'during' among them"),
         ({"command": "true", "tolerance": {"mx": 1}}, "unknown tolerance 'mx'"),
         ({"command": "true", "name": "a/b"}, "name is 'a/b'"),
     ],

@@ -176,6 +176,7 @@ class Experiment(Settings):
                 known(f"system.edge.{name}.from", "process", str(edge.from_), processes)
                 if edge.address is None:
                     known(f"system.edge.{name}.to", "process", str(edge.to), processes)
+        self.system.check_placeholders(self.arm)
         _unique("load.request", routes)
         _unique("stress", [stress.name for stress in self.stress])
         for route in self.objective:
@@ -376,7 +377,8 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     """Read an experiment file.
 
     A file that says `experiment = "other.toml"` is that other one, with its own top-level tables in the place of those
-    there; its processes run in the other one's folder. So a stress can have a file of its own.
+    there; its processes run in the other one's folder. So a stress can have a file of its own, and what an exploration
+    of that has kept can, too.
 
     Raises:
         ConfigurationError: There is no such file, or something in it can't be meant; the message names file, key and
@@ -398,12 +400,13 @@ def schema() -> dict[str, Any]:
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
     """The folder in which an experiment's processes run."""
-    folder = Path(path).resolve().parent
-    other = tables.read_toml(path).get(_BASE) if Path(path).is_file() else None  # none where it was built in code
-    return folder if other is None else (folder / str(other)).resolve().parent
+    path = Path(path).resolve()
+    while path.is_file() and (other := tables.read_toml(path).get(_BASE)) is not None:  # no file if built in code
+        path = (path.parent / str(other)).resolve()
+    return path.parent
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _table(path: Path, above: Sequence[Path] = ()) -> dict[str, Any]:
     """Read a file, over the one that it is based on."""
     table = tables.read_toml(path)
     if _BASE not in table:
@@ -411,9 +414,10 @@ def _table(path: Path) -> dict[str, Any]:
     other = table.pop(_BASE)
     if not isinstance(other, str):
         raise ConfigurationError.bad_value(_BASE, other, "the path of another experiment file")
-    base = tables.read_toml(path.parent / other)
-    if _BASE in base:
-        raise ConfigurationError(f"{_BASE} is {other!r}, which is based on another one itself; name that one", _BASE)
-    if "stress" in table and "run" not in table:
-        base.get("run", {}).pop("tour", None)  # it names the other file's stresses
+    above = (*above, path.resolve())
+    if (path.parent / other).resolve() in above:
+        raise ConfigurationError(f"{_BASE} is {other!r}, which leads round in a circle", _BASE)
+    base = _table(path.parent / other, above)
+    if "stress" in table and "run" not in table and isinstance(run := base.get("run"), dict):
+        run.pop("tour", None)  # it names the other file's stresses
     return {**base, **table}

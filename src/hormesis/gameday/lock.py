@@ -1,20 +1,21 @@
 """Two game days at the same time on the same system: refused, by what they touch.
 
 A system that a game day starts for itself, on free ports, is its own. What others can touch as well is locked while it
-runs: ports and addresses that the file names, proxies and URLs of a system that runs already, and the machine itself if
-it is to be stressed. Locks are the kernel's, on files of this user, so none outlives its holder.
+runs: ports and addresses that the file names, however it writes them, proxies and URLs of a system that runs already,
+and the machine itself if it is to be stressed. Locks are the kernel's, on files of this user, so none outlives its
+holder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import getpass
+import ipaddress
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from hormesis.errors import ConfigurationError
 from hormesis.gameday.experiment import Experiment, Stress
@@ -29,14 +30,30 @@ def touched(experiment: Experiment, stresses: Sequence[Stress]) -> list[str]:
         if edge.port is not None:
             things.add(f"port {edge.port}")
         if edge.address is not None:
-            things.add("address {}:{}".format(*edge.address))
+            things.add(_place(*edge.address))
         if edge.proxy is not None:
-            things.add(f"proxy {name} at {edge.proxy.rstrip('/')}")
+            api = urlsplit(edge.proxy)
+            things.add(f"proxy {name} at {_place_of(api)}{api.path.rstrip('/')}")
     if experiment.load.url is not None:
-        things.add(f"address {urlsplit(experiment.load.url).netloc}")
+        things.add(_place_of(urlsplit(experiment.load.url)))
     if any(dose.host for stress in stresses for dose in stress.doses):
         things.add("this machine")
     return sorted(things)
+
+
+def _place_of(url: SplitResult) -> str:
+    return _place(url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+
+
+def _place(host: str, port: int) -> str:
+    """Name what listens somewhere, in one way however a file writes it; on this machine by its port alone."""
+    host = host.strip("[]").lower().rstrip(".")
+    with contextlib.suppress(ValueError):  # it is a name, and no number
+        address = ipaddress.ip_address(host)
+        host = "localhost" if address.is_loopback or address.is_unspecified else str(address)
+    if host == "localhost":
+        return f"port {port}"
+    return f"address [{host}]:{port}" if ":" in host else f"address {host}:{port}"
 
 
 @contextlib.contextmanager
@@ -59,7 +76,7 @@ def _locked(thing: str) -> Iterator[None]:
     except ImportError:
         yield
         return
-    folder = Path(tempfile.gettempdir()) / f"hormesis-{getpass.getuser()}-locks"
+    folder = Path(tempfile.gettempdir()) / f"hormesis-{os.getuid()}-locks"  # not every user has a name
     path = folder / re.sub(r"[^A-Za-z0-9.-]", "_", thing)
     while True:
         lock = _open(path)

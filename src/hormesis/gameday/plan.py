@@ -9,9 +9,8 @@ from hormesis.chaos import describe
 from hormesis.gameday.experiment import Experiment, Stress
 from hormesis.gameday.lock import touched
 from hormesis.gameday.objectives import Limits
-from hormesis.gameday.preflight import obstacles
+from hormesis.gameday.preflight import obstacles, planned_seconds
 from hormesis.gameday.results import QUANTILES, Phase
-from hormesis.gameday.runner import planned_seconds
 from hormesis.gameday.system import how_undone
 from hormesis.units import format_seconds, per_second, seconds
 

@@ -2,8 +2,9 @@
 
 Each kind of question brings in only what it needs, since starting is most of what a look costs.
 
-It reads a question a line from its standard input, and writes an answer a line: `{"value": …, "document": …}`, or
-`{"error": "…"}`. What the asked functions print goes to the standard error.
+It reads a question a line from its standard input, and writes an answer a line: `{"value": …, "document": …}`,
+`{"error": "…"}`, or `{"lacks": "…"}` when it was asked whether a function is there. What the asked functions print goes
+to the standard error.
 
 This file is run by its path, not as a module, and needs nothing but the standard library, and psycopg when a question
 is for PostgreSQL.
@@ -33,6 +34,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
             return _http(question)
         if "sql" in question:
             return _sql(question)
+        if "find" in question:
+            return {"lacks": _lack(question["find"])}
         return _python(question)
     except Exception as error:  # whatever it raises is what there is to say
         said = str(error).strip() or type(error).__name__
@@ -80,16 +83,32 @@ def _rows(cursor: Any) -> dict[str, Any]:
 
 
 def _python(question: Mapping[str, Any]) -> dict[str, Any]:
-    module, _, path = question["python"].partition(":")
-    function: Any = importlib.import_module(module)
-    for name in path.split("."):
-        function = getattr(function, name)
-    value = function(**question.get("arguments") or {})
+    value = _function(question["python"])(**question.get("arguments") or {})
     if inspect.iscoroutine(value):
         import asyncio  # noqa: PLC0415
 
         value = asyncio.run(value)
     return {"value": value, "document": value}
+
+
+def _function(path: str) -> Any:
+    module, _, names = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in names.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _lack(path: str) -> str:
+    """Say why a function can never be asked; what goes wrong when its module is imported may be otherwise later."""
+    module = path.partition(":")[0]
+    try:
+        function = _function(path)
+    except ModuleNotFoundError as error:
+        return str(error) if f"{module}.".startswith(f"{error.name}.") else ""
+    except AttributeError as error:
+        return str(error) if module in sys.modules else ""
+    return "" if callable(function) else f"that is no function but {function!r}"
 
 
 def _serve(questions: Iterable[bytes], answers: Any) -> None:

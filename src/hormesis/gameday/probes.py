@@ -166,6 +166,9 @@ class Probe(Look):
             raise ConfigurationError.bad_value("every", self.every, f"at least {_EVERY_MIN} s: a look is no load")
         if not self.when:
             raise ConfigurationError.bad_value("when", list(self.when), "at least one of start, during, end, after")
+        if self.abort and "during" not in self.when:
+            accepted = "'during' among them, since only a look all along can end a dose (abort)"
+            raise ConfigurationError.bad_value("when", list(self.when), accepted)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ __all__ = ["Probes"]
 _PROBER = os.path.abspath(prober.__file__)
 _LINE_MAX = 8 * 1024 * 1024
 _OUTPUT_MAX = 1_000_000
+_FIND_WITHIN = 10.0
+"""Seconds for the import of what probes ask."""
 
 
 class Probes:
@@ -87,6 +89,14 @@ class Probes:
             said = f"gave no answer in {format_seconds(within)}, and was cut off"
         self._counts[f"{look.name}.held"] += not said
         return said, time.monotonic() - began
+
+    async def lack(self, look: Look) -> str:
+        """Say what there is not of the function that a probe asks; nothing when it is there, or that can't be told."""
+        asker = self._askers.setdefault(look.name, _Asker(self._folder, self._env, self._spawned, self._ended))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIND_WITHIN):
+                return str((await asker.ask({"find": look.python})).get("lacks", ""))
+        return ""
 
     async def _ask(self, look: Look, question: Mapping[str, Any], known: Mapping[str, str]) -> str:
         if look.kind == "command":

@@ -27,12 +27,12 @@ from pathlib import Path
 
 from hormesis.chaos import Keeper, describe
 from hormesis.chaos.journal import FILE_NAME, Episode, history, recover
-from hormesis.gameday.course import LEAD, Course
+from hormesis.gameday.course import Course
 from hormesis.gameday.experiment import Experiment, Stress, folder_of
 from hormesis.gameday.lock import locked, touched
 from hormesis.gameday.noise import NoiseMeter
 from hormesis.gameday.observing import Observer
-from hormesis.gameday.preflight import check
+from hormesis.gameday.preflight import check, planned_seconds
 from hormesis.gameday.results import GameDay, Outcome, Phase, StressResult
 from hormesis.gameday.system import ArmSystem, running
 from hormesis.gameday.together import together
@@ -41,7 +41,7 @@ from hormesis.loadgen import UNFINISHED
 from hormesis.units import format_seconds, seconds
 from hormesis.version import __version__
 
-__all__ = ["Day", "allow_many_connections", "back_to_normal", "planned_seconds", "warm_up"]
+__all__ = ["Day", "allow_many_connections", "back_to_normal", "warm_up"]
 
 _FILES_MAX = 65_536
 
@@ -94,7 +94,7 @@ class Day:
         planned = self.repeat * planned_seconds(experiment, stresses, arms)
         observer.plan(experiment.title, planned, [stress.name for stress in stresses], arms)
         with locked(touched(experiment, stresses)):
-            await check(experiment, stresses)
+            await check(experiment, stresses, arms, folder_of(self.file))
             # What an earlier run into the same folder left in force, and its files.
             await asyncio.to_thread(recover, out / FILE_NAME, "runner")
             for leftover in ("logs", "events", "scratch", "clocks", "inside"):
@@ -257,12 +257,6 @@ class Day:
             for system in systems:
                 await stress_one(system)
         return {system.arm: outcomes[system.arm] for system in systems}
-
-
-def planned_seconds(experiment: Experiment, stresses: Sequence[Stress], arms: Sequence[str]) -> float:
-    """Return how long the stresses of a game day will take, without starting and stopping the system."""
-    once = sum(LEAD + sum(experiment.lengths(stress)) for stress in stresses) * (2 if experiment.run.control else 1)
-    return once * (1 if experiment.run.arms == "together" else len(arms))
 
 
 async def warm_up(experiment: Experiment, system: ArmSystem) -> None:

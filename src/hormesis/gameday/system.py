@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import re
-import shlex
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -32,11 +31,12 @@ from hormesis.gameday.experiment import Experiment, Stress
 from hormesis.gameday.injected import Inside
 from hormesis.gameday.probing import Probes
 from hormesis.gameday.together import together
+from hormesis.gameday.topology import filled_in, words_of
 from hormesis.loadgen import LoadDriver
 from hormesis.telemetry import EVENTS_VARIABLE
 from hormesis.units import bytes_of
 
-__all__ = ["ArmSystem", "how_undone", "impossible", "running"]
+__all__ = ["ArmSystem", "environment", "how_undone", "impossible", "running"]
 
 A = TypeVar("A", bound=Act)
 
@@ -171,7 +171,7 @@ async def running(
             routes=[request.name for request in experiment.load.request],
             known=setup.addresses(),
             folder=folder,
-            env=_environment(),
+            env=environment(),
             on_spawn=keeper.watch,
             on_end=keeper.forget,
         )
@@ -278,7 +278,7 @@ class _Setup:
         where = f"system.process.{name}"
         own = {"port": str(self.ports[name]), "host": self.host(name), "dir": str(self.scratch)}
         edges = {
-            key: _fill(value, self._edges[edge_name], f"system.edge.{edge_name}.env.{key}")
+            key: filled_in(value, self._edges[edge_name], f"system.edge.{edge_name}.env.{key}")
             for edge_name, edge in self.experiment.system.edge.items()
             if edge.from_ == name
             for key, value in edge.env.items()
@@ -286,9 +286,9 @@ class _Setup:
         known = {**edges, **own}
         arm_env = self.experiment.arm[self.arm].env
         variables = {
-            **_environment(own["host"]),
-            **{key: _fill(value, known, f"arm.{self.arm}.env.{key}") for key, value in arm_env.items()},
-            **{key: _fill(value, known, f"{where}.env.{key}") for key, value in table.env.items()},
+            **environment(own["host"]),
+            **{key: filled_in(value, known, f"arm.{self.arm}.env.{key}") for key, value in arm_env.items()},
+            **{key: filled_in(value, known, f"{where}.env.{key}") for key, value in table.env.items()},
             EVENTS_VARIABLE: str(_events_path(self.out, self.arm, name)),
             **edges,
         }
@@ -305,7 +305,7 @@ class _Setup:
         prefix = self.networks[name].prefix if name in self.networks else []
 
         def words(command: str, key: str) -> list[str]:
-            return [*prefix, *_words(command, known, f"{where}.{key}")]
+            return [*prefix, *words_of(command, known, f"{where}.{key}")]
 
         return ProcessSettings(
             name,
@@ -337,7 +337,7 @@ def _names(wanted: Sequence[tuple[str, Fault]], kind: type[Fault]) -> list[str]:
     return list(dict.fromkeys(name for name, fault in wanted if isinstance(fault, kind)))
 
 
-def _environment(*hosts: str) -> dict[str, str]:
+def environment(*hosts: str) -> dict[str, str]:
     """What every process gets: the tools of this environment first, and no proxy between it and its own machine."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     exempt = ",".join(dict.fromkeys(filter(None, [os.environ.get("NO_PROXY", ""), "127.0.0.1", "localhost", *hosts])))
@@ -348,19 +348,3 @@ def _events_path(out: Path, arm: str, process: str) -> Path:
     path = out / "events" / arm / f"{process}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _words(command: str, known: Mapping[str, str], key: str) -> list[str]:
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise ConfigurationError(f"{key} is {command!r}: {error}", key) from None
-    return [_fill(word, known, key) for word in words]
-
-
-def _fill(text: str, known: Mapping[str, str], key: str) -> str:
-    try:
-        return text.format_map(known)
-    except (KeyError, IndexError, ValueError):
-        accepted = "the placeholders " + ", ".join(f"{{{name}}}" for name in known)
-        raise ConfigurationError.bad_value(key, text, accepted) from None

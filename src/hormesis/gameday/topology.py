@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +15,7 @@ from hormesis.errors import ConfigurationError
 from hormesis.tables import Settings
 from hormesis.units import Duration, seconds
 
-__all__ = ["FILE_NAME", "NAME", "Arm", "Edge", "ProcessTable", "System"]
+__all__ = ["FILE_NAME", "NAME", "Arm", "Edge", "ProcessTable", "System", "filled_in", "words_of"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 """What processes, edges, arms and stresses may be called: names that are also safe as those of files."""
@@ -83,6 +84,15 @@ class ProcessTable(Settings):
             seconds(self.restart_after, "restart_after", zero=True)
         _check_port(self.port)
 
+    def commands(self) -> dict[str, str]:
+        """Return all of its commands, by their keys."""
+        found = {"command": self.command, **{f"setup.{number}": each for number, each in enumerate(self.setup)}}
+        if self.ready_command is not None:
+            found["ready_command"] = self.ready_command
+        if not self.stop.startswith("SIG"):
+            found["stop"] = self.stop
+        return found
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Edge(Settings):
@@ -132,7 +142,7 @@ class Edge(Settings):
     def address(self) -> tuple[str, int] | None:
         """Where the called one listens; None when it is a process of the system."""
         match = _ADDRESS.fullmatch(self.to or "")
-        return (match[1], int(match[2])) if match and 0 < int(match[2]) < 65536 else None
+        return (match[1].strip("[]"), int(match[2])) if match and 0 < int(match[2]) < 65536 else None
 
     def policies(self, name: str) -> list[str]:
         """Return the policies of the caller that protect it, if it is called `name`."""
@@ -146,6 +156,22 @@ class System(Settings):
 
     process: Mapping[str, ProcessTable] = dataclasses.field(default_factory=dict)
     edge: Mapping[str, Edge] = dataclasses.field(default_factory=dict)
+
+    def check_placeholders(self, arms: Mapping[str, Arm]) -> None:
+        """Refuse commands and variables with placeholders that stand for nothing."""
+        for name, edge in self.edge.items():
+            for key, value in edge.env.items():
+                filled_in(value, {"host": "0", "port": "0"}, f"system.edge.{name}.env.{key}")
+        for name, table in self.process.items():
+            given = [key for edge in self.edge.values() if edge.from_ == name for key in edge.env]
+            known = dict.fromkeys([*given, "port", "host", "dir"], "0")
+            for key, command in table.commands().items():
+                words_of(command, known, f"system.process.{name}.{key}")
+            variables = {f"system.process.{name}.env.{key}": value for key, value in table.env.items()}
+            for arm, own in arms.items():
+                variables |= {f"arm.{arm}.env.{key}": value for key, value in own.env.items()}
+            for key, value in variables.items():
+                filled_in(value, known, key)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,3 +203,21 @@ def _check_env(env: Mapping[str, str]) -> None:
 def _check_port(port: int | None) -> None:
     if port is not None and not 0 < port < 65536:
         raise ConfigurationError.bad_value("port", port, "a port from 1 to 65535")
+
+
+def words_of(command: str, known: Mapping[str, str], key: str) -> list[str]:
+    """Split a command into its words, and fill in what its placeholders stand for."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ConfigurationError(f"{key} is {command!r}: {error}", key) from None
+    return [filled_in(word, known, key) for word in words]
+
+
+def filled_in(text: str, known: Mapping[str, str], key: str) -> str:
+    """Fill in what the placeholders of a text stand for."""
+    try:
+        return text.format_map(known)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        accepted = "the placeholders " + ", ".join(f"{{{name}}}" for name in known)
+        raise ConfigurationError.bad_value(key, text, accepted) from None

@@ -16,7 +16,7 @@ from hormesis.chaos import Keeper
 from hormesis.chaos.faults import Inject
 from hormesis.chaos.journal import FILE_NAME, recover
 from hormesis.errors import ConfigurationError
-from hormesis.gameday.experiment import Experiment
+from hormesis.gameday.experiment import Experiment, folder_of
 from hormesis.gameday.explore.catalogue import catalogue, chosen, wiring
 from hormesis.gameday.explore.corpus import Case, replayed_first, save_case
 from hormesis.gameday.explore.fixes import Change
@@ -85,7 +85,7 @@ class Expedition:
         pairs: bool = True,
     ) -> None:
         check(experiment)
-        self._protection = protection(experiment, arm, file.resolve().parent, policies)
+        self._protection = protection(experiment, arm, folder_of(file), policies)
         places = () if self._protection is None else self._protection.places
         everything = catalogue(experiment, {}, places)
         chosen(everything, only, kinds)
@@ -152,7 +152,7 @@ class Expedition:
         """
         experiment, out = self.experiment, self.out
         with locked(touched(experiment, ())):
-            await preflight(experiment, experiment.stress[:1])
+            await preflight(experiment, experiment.stress[:1], [self.arm], folder_of(self.file))
             await asyncio.to_thread(recover, out / FILE_NAME, "runner")
             for leftover in ("logs", "events", "scratch", "policies"):
                 shutil.rmtree(out / leftover, ignore_errors=True)
