@@ -249,7 +249,7 @@ def test_a_probe_that_asks_nobody(tmp_path: Path, look: Probe | Invariant, messa
     """What a probe or an invariant can never ask is refused before anything starts, not a failure of the system."""
     (tmp_path / "checks.py").write_text("LIMIT = 3\ndef check(): ...\nclass Checks:\n    check = check\n")
     (tmp_path / "early.py").write_text("import no_such_module\n")
-    looks = {"probe": [look]} if isinstance(look, Probe) else {"invariant": [look]}
+    looks: dict[str, Any] = {"probe": [look]} if isinstance(look, Probe) else {"invariant": [look]}
     day = check(experiment(**looks), [SLOW], ["system"], tmp_path)
     if message:
         with pytest.raises(ConfigurationError, match=message):
