@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hormesis.errors import ConfigurationError
+from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.events import EventBus
 from hormesis.outbound.brokers import Consumer, Message, Pulled
 from hormesis.testing import run_virtual
@@ -351,6 +351,89 @@ def test_what_is_no_lost_connection_is_raised(verb: str) -> None:
         with pytest.raises(TypeError, match="wrong"):
             await consumer_of(transport).run(handle)
         assert transport.closed == 1
+
+    run_virtual(main())
+
+
+def test_a_handler_that_is_cancelled_from_within_has_failed() -> None:
+    """A handler that waits for something which somebody cancels has failed; the consumer goes on."""
+
+    async def main() -> None:
+        transport = Scripted(*BODIES)
+        consumer = consumer_of(transport)
+        seen: list[bytes] = []
+
+        async def handle(message: Message) -> None:
+            if message.id == "3" and message.attempt == 1:
+                gone = asyncio.get_running_loop().create_future()
+                gone.cancel()
+                await gone
+            seen.append(message.body)
+            if len(seen) == len(BODIES):
+                consumer.stop()
+
+        await consumer.run(handle, concurrency=2)
+        assert sorted(seen) == BODIES
+        assert transport.ends["3", "again"] == 1
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("how", ["open", "extend", "cancelled"])
+def test_an_error_behind_the_scenes_ends_the_run(how: str) -> None:
+    """What goes wrong while nobody asks for a message is raised by the run, and does not leave it waiting."""
+
+    async def main() -> None:
+        transport = Scripted(*BODIES)
+        open_ = transport.open
+
+        async def opens(room: int) -> None:
+            await open_(room)
+            if transport.opened > 1:
+                raise KeyError("no such queue")
+
+        async def fails(_: object) -> Any:
+            raise asyncio.CancelledError if how == "cancelled" else KeyError("no such queue")
+
+        match how:
+            case "open":
+                transport.failing = [LostError("gone")]
+                transport.open = opens  # type: ignore[method-assign]
+            case "extend":
+                transport.extend = fails  # type: ignore[method-assign]
+            case _:
+                transport.pull = fails  # type: ignore[method-assign]
+
+        async def handle(message: Message) -> None:
+            await asyncio.sleep(60)
+
+        with pytest.raises((KeyError, HormesisError), match=r"no such queue|cancelled from within"):
+            async with asyncio.timeout(50):
+                await consumer_of(transport).run(handle)
+        assert transport.out == {}
+        assert transport.closed == 1
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("verb", ["pull", "give_back", "close"])
+def test_a_broker_that_hangs_does_not_hold_up_a_stop(verb: str) -> None:
+    """A broker that answers nothing any more, without a lost connection, has some seconds for the end."""
+
+    async def main() -> None:
+        transport = Scripted(*BODIES)
+
+        async def hangs(*_: object) -> Any:
+            await asyncio.sleep(1e6)
+
+        consumer = consumer_of(transport)
+
+        async def handle(message: Message) -> None:
+            setattr(transport, verb, hangs)
+            consumer.stop()
+
+        async with asyncio.timeout(25):
+            await consumer.run(handle)
 
     run_virtual(main())
 

@@ -20,13 +20,13 @@ import contextlib
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from hormesis.clock import Random, system_random
 from hormesis.core.hysteresis import Hysteresis
 from hormesis.core.retry import Backoff, Delays
-from hormesis.errors import ConfigurationError
+from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.events import EventBus, FlowPaused, FlowResumed, bus
 from hormesis.patterns.part import whole
 from hormesis.units import Duration, seconds
@@ -37,6 +37,9 @@ _log = logging.getLogger("hormesis.brokers")
 
 _CLOSING = 10.0
 """Seconds that giving back takes at most; then the broker finds out by itself."""
+
+_GOODBYE = 1.0
+"""Seconds that disconnecting has, when giving back took all of that."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -278,6 +281,8 @@ class Consumer:
             for each in workers:
                 if not each.cancelled():
                     each.result()
+            if self._failure is not None:  # of which handlers that were at work for too long did not hear
+                raise self._failure
 
     async def __aenter__(self) -> Consumer:
         if self._tasks:
@@ -330,6 +335,12 @@ class Consumer:
         while (message := await self.next()) is not None:
             try:
                 await handler(message)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # It was not us whom somebody cancelled, but what the handler waited for.
+                await self._fail(message, "CancelledError: the handler was cancelled from within", None)
             except Exception as error:
                 await self._fail(message, f"{type(error).__name__}: {error}", None)
             else:
@@ -367,22 +378,35 @@ class Consumer:
             self._wake()
 
     async def _pull(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            try:
-                if await self._may_pull():
-                    self._take(await self.transport.pull(self.room - len(self._held)))
-                    failures = 0
-            except self.transport.lost as error:
-                failures += 1
-                _log.warning("%s can't be reached: %s", self.transport.name, error)
-                await self._reopen(failures)
-            except Exception as error:
-                self._failure = error
-                self.stop()
+        with self._ends_with_its_error():
+            failures = 0
+            while not self._stop.is_set():
+                try:
+                    if await self._may_pull():
+                        self._take(await self.transport.pull(self.room - len(self._held)))
+                        failures = 0
+                except self.transport.lost as error:
+                    failures += 1
+                    _log.warning("%s can't be reached: %s", self.transport.name, error)
+                    await self._reopen(failures)
         # What is given back would otherwise come back to us at once.
         with contextlib.suppress(*self.transport.lost):
             await self.transport.pause()
+
+    @contextlib.contextmanager
+    def _ends_with_its_error(self) -> Iterator[None]:
+        """End the use with an error of a task of ours: who waits for messages would wait for ever without it."""
+        try:
+            yield
+        except asyncio.CancelledError as cancelled:
+            if not self._stop.is_set():
+                self._failure = HormesisError(f"{self.transport.name} was cancelled from within")
+                self._failure.__cause__ = cancelled
+                self.stop()
+            raise
+        except Exception as error:
+            self._failure = error
+            self.stop()
 
     async def _may_pull(self) -> bool:
         """Say whether there is room; if not, wait until something changes."""
@@ -441,14 +465,15 @@ class Consumer:
     async def _beat(self) -> None:
         if self.transport.heartbeat is None:
             return
-        while True:
-            await asyncio.sleep(self.transport.heartbeat)
-            held = [message._pulled for message in self._held if not message.settled]
-            if held:
-                try:
-                    await self.transport.extend(held)
-                except self.transport.lost as error:
-                    _log.warning("%s could not be told of work that goes on: %s", self.transport.name, error)
+        with self._ends_with_its_error():
+            while True:
+                await asyncio.sleep(self.transport.heartbeat)
+                held = [message._pulled for message in self._held if not message.settled]
+                if held:
+                    try:
+                        await self.transport.extend(held)
+                    except self.transport.lost as error:
+                        _log.warning("%s could not be told of work that goes on: %s", self.transport.name, error)
 
     async def _give_back(self) -> None:
         """Give back what has not ended, and disconnect."""
@@ -458,15 +483,19 @@ class Consumer:
         self._waiting.clear()
         self._held.clear()
         unheard: tuple[type[Exception], ...] = (TimeoutError, *self.transport.lost)
+        now = asyncio.get_running_loop().time
+        until = now() + _CLOSING
         try:
-            async with asyncio.timeout(_CLOSING):
+            async with asyncio.timeout_at(until):
                 if left:
                     await self.transport.give_back([message._pulled for message in left])
         except unheard as error:
             _log.warning("%s: %d messages could not be given back: %r", self.transport.name, len(left), error)
         finally:
-            with contextlib.suppress(*self.transport.lost):
-                await self.transport.close()
+            # A broker that hangs does not hear that either.
+            with contextlib.suppress(*unheard):
+                async with asyncio.timeout_at(max(until, now() + _GOODBYE)):
+                    await self.transport.close()
 
     def _wake(self) -> None:
         """Wake whoever waits now; who comes later waits for the next change."""
