@@ -85,6 +85,52 @@ def test_an_entry_that_was_deleted_holds_nothing_up(broker_urls: Callable[[str],
     run(broker_urls, scenario)
 
 
+@pytest.mark.parametrize("doing", ["waits", "works"])
+def test_a_group_that_is_gone_is_made_again(broker_urls: Callable[[str], str], doing: str) -> None:
+    """A Redis that has lost its data holds a consumer up, and does not end it."""
+
+    async def scenario(client: Any) -> None:
+        queue = RedisStream(client, "orders", group="g", claim_after="300ms")
+        consumer = Consumer(queue, delay="10ms")
+        seen: list[bytes] = []
+        begun = asyncio.Event()
+
+        async def handle(message: Message) -> None:
+            begun.set()
+            if message.body == b"lost":
+                await asyncio.sleep(0.4 if doing == "works" else 0)
+                raise KeyError
+            seen.append(message.body)
+            consumer.stop()
+
+        async def loses() -> None:
+            await begun.wait()
+            await client.flushall()
+            await asyncio.sleep(0.5)
+            await client.xadd("orders", {"body": "tea"})
+
+        await client.xadd("orders", {"body": "lost"})
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(consumer.run(handle))
+            group.create_task(loses())
+        assert seen == [b"tea"]
+
+    run(broker_urls, scenario)
+
+
+def test_a_stop_after_everything_was_lost(broker_urls: Callable[[str], str]) -> None:
+    """Where nothing is left to be given back, a stop is a stop."""
+
+    async def scenario(client: Any) -> None:
+        await client.xadd("orders", {"body": "tea"})
+        async with Consumer(RedisStream(client, "orders", group="g")) as consumer:
+            assert await consumer.next() is not None
+            consumer.stop()
+            await client.flushall()
+
+    run(broker_urls, scenario)
+
+
 def test_what_is_given_back_was_no_attempt(broker_urls: Callable[[str], str]) -> None:
     """A message that goes back unprocessed comes to the next consumer at once, as the first time."""
 

@@ -12,8 +12,9 @@ enough at once, and its delivery is not counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hormesis.errors import ConfigurationError, MissingExtraError
@@ -88,12 +89,13 @@ class RedisStream:
 
     async def pull(self, most: int) -> Sequence[Pulled]:
         """Return what was left behind, or what is new."""
-        claimed = await self._claim(most)
-        if claimed:
-            return claimed
-        found = await self._client.xreadgroup(
-            self._group, self._me, {self.name: ">"}, count=most, block=round(_WAIT * 1000)
-        )
+        with _group_may_be_gone():
+            claimed = await self._claim(most)
+            if claimed:
+                return claimed
+            found = await self._client.xreadgroup(
+                self._group, self._me, {self.name: ">"}, count=most, block=round(_WAIT * 1000)
+            )
         # RESP3 answers with a dictionary, RESP2 with pairs.
         batches = found.values() if isinstance(found, Mapping) else [entries for _, entries in found or ()]
         return [self._pulled(entry, fields, 1) for batch in batches for entry, fields in _flat(batch)]
@@ -123,6 +125,10 @@ class RedisStream:
 
     async def give_back(self, messages: Sequence[Pulled]) -> None:
         """Leave them pending, at an age at which they are claimed at once, and don't count this delivery."""
+        with _group_may_be_gone():
+            await self._give_back(messages)
+
+    async def _give_back(self, messages: Sequence[Pulled]) -> None:
         async with self._client.pipeline(transaction=False) as several:
             for message in messages:
                 several.xclaim(
@@ -143,9 +149,10 @@ class RedisStream:
 
     async def close(self) -> None:
         """Leave the group, unless something of ours is still pending there: that would be lost."""
-        pending = await self._client.xpending_range(self.name, self._group, "-", "+", 1, consumername=self._me)
-        if not pending:
-            await self._client.xgroup_delconsumer(self.name, self._group, self._me)
+        with _group_may_be_gone():
+            pending = await self._client.xpending_range(self.name, self._group, "-", "+", 1, consumername=self._me)
+            if not pending:
+                await self._client.xgroup_delconsumer(self.name, self._group, self._me)
 
     async def _claim(self, most: int) -> list[Pulled]:
         """Claim what was left behind; where nothing was, that is not asked again for a while."""
@@ -179,13 +186,29 @@ class RedisStream:
 
     async def _touch(self, messages: Sequence[Pulled], age: int) -> None:
         ids = [message.id for message in messages]
-        await self._client.xclaim(self.name, self._group, self._me, 0, ids, idle=age, justid=True)
+        with _group_may_be_gone():
+            await self._client.xclaim(self.name, self._group, self._me, 0, ids, idle=age, justid=True)
 
     def _pulled(self, entry: Any, fields: Mapping[Any, Any], attempt: int) -> Pulled:
         headers = {_text(name): _text(value) for name, value in fields.items() if _text(name) != self._field}
         body = next((value for name, value in fields.items() if _text(name) == self._field), b"")
         data = body if isinstance(body, bytes) else str(body).encode()
         return Pulled(_text(entry), data, headers, attempt, dict(fields))
+
+
+@contextlib.contextmanager
+def _group_may_be_gone() -> Iterator[None]:
+    """Take a group that is gone for a lost connection, after which it is made again.
+
+    A Redis that was restarted without its data, or a replica that took over before it had them, has none; and the
+    client connects again by itself, so nobody hears of that.
+    """
+    try:
+        yield
+    except ResponseError as error:
+        if "NOGROUP" not in str(error):
+            raise
+        raise ConnectionError(str(error)) from error
 
 
 def _flat(entries: Any) -> list[tuple[Any, Any]]:
