@@ -375,6 +375,74 @@ def test_a_source_that_breaks(concurrency: int) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
+def test_failed_items_may_be_handed_over_to_a_task(concurrency: int) -> None:
+    """What takes failed items may wait, as a queue's `aput` does; until it has one, that is undelivered."""
+
+    async def main() -> None:
+        failed: list[int] = []
+
+        async def keep(item: int, _: Exception) -> None:
+            await asyncio.sleep(1)
+            failed.append(item)
+
+        pipeline = Pipeline(range(6)).map(broken_at(3), concurrency=concurrency, failed=keep)
+        assert await all_of(pipeline) == [0, 1, 2, 4, 5]
+        assert failed == [3]
+
+        stream = pipeline.open()
+        assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await anext(stream)
+        await stream.aclose()
+        assert 3 in [each.item for each in stream.undelivered]
+
+        async def cancelled(item: int, _: Exception) -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(HormesisError, match="cancelled from within"):
+            await all_of(Pipeline(range(6)).map(broken_at(3), concurrency=concurrency, failed=cancelled))
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_an_item_does_not_end_the_pipeline_unheard(concurrency: int) -> None:
+    """A function that raises what ends an iteration has failed: what comes behind it is not left out."""
+
+    async def main() -> None:
+        empty = aiter(Pipeline(()))
+
+        async def exhausted(item: int) -> int:
+            return item if item < 2 else await anext(empty)
+
+        with pytest.raises(RuntimeError, match="StopAsyncIteration"):
+            await all_of(Pipeline(range(6)).map(exhausted, concurrency=concurrency))
+
+    run_virtual(main())
+
+
+def test_an_item_is_in_one_place() -> None:
+    """What a filter has failed with is raised, and is not undelivered too; what a stream holds that is flattened is."""
+
+    async def main() -> None:
+        stream = Pipeline(range(6)).filter(broken_at(3)).open()
+        with pytest.raises(Boom):
+            async for _ in stream:
+                pass
+        assert stream.undelivered == []
+
+        inner = Pipeline(range(6)).prefetch(2)
+        outer = Pipeline([inner]).flatten().open()
+        assert await anext(outer) == 0
+        await asyncio.sleep(1)
+        await outer.aclose()
+        assert [each.item for each in outer.undelivered] == [1, 2]
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
 def test_failed_items_may_be_handed_over(concurrency: int) -> None:
     """With a function for what has failed, the pipeline goes on without it."""
 

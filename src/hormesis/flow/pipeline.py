@@ -161,8 +161,8 @@ class Pipeline(Generic[T_co]):
             ordered: Whether results come out in the order of their items, or as they are finished.
             prefetch: How many results may wait to be wanted, beyond `concurrency`.
             policy: What protects each call of an asynchronous function, such as a `Policy` with retries.
-            failed: Takes an item whose function has failed, and the error; the pipeline then goes on. Without it the
-                error ends the pipeline.
+            failed: A function of either colour that takes an item whose function has failed, and the error; the
+                pipeline then goes on. Without it the error ends the pipeline.
         """
         whole("concurrency", concurrency, 1, _CONCURRENCY_MAX)
         whole("prefetch", prefetch, 0, ITEMS_MAX)
@@ -308,6 +308,10 @@ class Stream(AsyncIterator[T_co]):
                 item = await self._stages[-1].pull()
             except asyncio.CancelledError:
                 raise
+            except StopAsyncIteration as error:
+                # As in a generator: an error of one item must not look like the end of all.
+                await self.aclose()
+                raise RuntimeError("a function of a pipeline has raised StopAsyncIteration") from error
             except BaseException:
                 await self.aclose()
                 raise

@@ -48,7 +48,7 @@ END: Final = _End.END
 """What a stage returns when nothing comes any more."""
 
 Failed = Callable[[Any, Exception], object]
-"""Takes an item whose function has failed, and the error."""
+"""Takes an item whose function has failed, and the error; of either colour."""
 
 _BREATH = 32
 """Items that are taken in a row from a source that never waits, before others get the loop."""
@@ -147,13 +147,21 @@ class Map(Stage):
             try:
                 result = await _result(self._function(item))
             except Exception as error:
-                self._held.clear()
                 if self._failed is None:
+                    self._held.clear()
                     raise
-                self._failed(item, error)
+                await self._hand_over(item, error, self._failed)
             else:
                 self._held.clear()
                 return result
+
+    async def _hand_over(self, item: Any, error: Exception, failed: Failed) -> None:
+        try:
+            await _result(failed(item, error))
+        except Exception:
+            self._held.clear()
+            raise
+        self._held.clear()
 
     def held(self) -> list[Any]:
         """The item that is worked on."""
@@ -174,7 +182,11 @@ class Filter(Stage):
         """Return the next item that is wanted."""
         while (item := await self._before.pull()) is not END:
             self._held.append(item)
-            wanted = await _result(self._wanted(item))
+            try:
+                wanted = await _result(self._wanted(item))
+            except Exception:
+                self._held.clear()
+                raise
             self._held.clear()
             if wanted:
                 return item
@@ -217,8 +229,11 @@ class Flatten(Stage):
             await self._inner.close()
 
     def held(self) -> list[Any]:
-        """The rest of a collection that is being flattened; what makes its items one by one has not made them."""
-        return list(self._rest)
+        """The rest of what is being flattened: of a collection, or of a stream that knows what it has not passed on.
+
+        What else makes its items one by one has not made them.
+        """
+        return [*(self._inner.held() if self._inner is not None else ()), *self._rest]
 
 
 class Batch(Stage):
@@ -573,7 +588,7 @@ class Concurrent(Crossing):
 
     async def _work(self, slot: _Slot) -> None:
         try:
-            slot.result = await _result(self._function(slot.item))
+            await self._apply(slot)
         except asyncio.CancelledError as cancelled:
             if self._over or self._broken:
                 raise  # the item is undelivered
@@ -581,15 +596,10 @@ class Concurrent(Crossing):
             error.__cause__ = cancelled
             self._break(slot, error)
         except Exception as error:
-            if self._failed is None:
-                self._break(slot, error)
-            else:
-                self._hand_over(slot, error, self._failed)
+            self._break(slot, error)
         except BaseException as error:
             self._break(slot, error)
             raise
-        else:
-            slot.state = "done"
         finally:
             self._working -= 1
             if slot.state == "skipped":
@@ -598,13 +608,16 @@ class Concurrent(Crossing):
                 self._ended.append(slot)
             self._changed.set()
 
-    def _hand_over(self, slot: _Slot, error: Exception, failed: Failed) -> None:
+    async def _apply(self, slot: _Slot) -> None:
         try:
-            failed(slot.item, error)
-        except Exception as second:
-            self._break(slot, second)
-        else:
+            slot.result = await _result(self._function(slot.item))
+        except Exception as error:
+            if self._failed is None:
+                raise
+            await _result(self._failed(slot.item, error))
             slot.state = "skipped"
+        else:
+            slot.state = "done"
 
     def _break(self, slot: _Slot, error: BaseException) -> None:
         """An item has failed: nothing more is begun, and what comes after it is given up."""
