@@ -116,6 +116,21 @@ def test_the_publishers_error_comes_after_its_items() -> None:
     run_virtual(main())
 
 
+def test_an_error_that_looks_like_the_end() -> None:
+    """A publisher that fails with what ends an iteration has failed all the same."""
+
+    async def main() -> None:
+        publisher = ByHand()
+        iterator = iterate(publisher)
+        waiting = asyncio.ensure_future(anext(iterator))
+        await asyncio.sleep(0)
+        publisher.subscriber.on_error(StopAsyncIteration())
+        with pytest.raises(RuntimeError, match="StopAsyncIteration"):
+            await waiting
+
+    run_virtual(main())
+
+
 def test_a_publisher_that_gives_more_than_was_asked_for() -> None:
     """It is cancelled, and the iterator raises what rule it has broken; memory stays bounded."""
 

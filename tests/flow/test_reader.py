@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hormesis.errors import ConfigurationError
+from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.events import EventBus
 from hormesis.flow import ItemTooLarge, Reader, ReaderTooSlow
 from hormesis.testing import VirtualClock, hear, run_virtual
@@ -187,6 +187,27 @@ def test_a_connection_that_breaks_ends_the_block() -> None:
             async with Reader(slow_to_break, max_items=3) as to:
                 to.offer(1)
         assert to.unsent == [1]
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_connection_that_is_cancelled_from_within(waits: bool, nothing_left: Callable[[], None]) -> None:
+    """Sending that was cancelled by something of the connection ends the block: what is unsent was not sent."""
+
+    async def main() -> None:
+        async def send(item: int) -> None:
+            if item == 1:
+                raise asyncio.CancelledError
+
+        to = Reader(send, max_items=10, name="phone")
+        with pytest.raises(HormesisError, match="'phone' was cancelled from within"):
+            async with asyncio.timeout(10), to:
+                for item in range(3):
+                    to.offer(item)
+                await asyncio.sleep(60 * waits)
+        assert to.unsent == [1, 2]
+        nothing_left()
 
     run_virtual(main())
 

@@ -180,6 +180,8 @@ class Received(AsyncIterator[T]):
             item = await self._inlet.queue.aget()
         except QueueClosed:
             error = self._inlet.error()
+            if isinstance(error, StopAsyncIteration):  # it must not look like the end
+                raise RuntimeError("the publisher has failed with StopAsyncIteration") from error  # noqa: TRY004
             if error is not None:
                 raise error from None
             raise StopAsyncIteration from None

@@ -22,7 +22,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from hormesis.clock import MONOTONIC, Clock
 from hormesis.core.unsent import Behind, Unsent, UnsentMachine
-from hormesis.errors import ConfigurationError
+from hormesis.errors import ConfigurationError, HormesisError
 from hormesis.events import EventBus, ReaderDisconnected, bus
 from hormesis.flow.errors import ItemTooLarge, ReaderTooSlow
 from hormesis.flow.settings import ITEMS_MAX, Size, byte_size, measured, size_of
@@ -214,6 +214,14 @@ class Reader(Generic[T]):
                     await self._something.wait()
         except ReaderTooSlow:
             pass  # it is told already
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # By something within the connection: what is unsent must not look as if it were sent.
+            error = HormesisError(f"sending to reader {self.name!r} was cancelled from within")
+            error.__cause__ = cancelled
+            self._fail(error)
         except Exception as error:
             self._fail(error)
 
