@@ -415,6 +415,26 @@ def test_bodies_that_can_not_be_taken() -> None:
     run_virtual(main())
 
 
+@pytest.mark.parametrize(
+    ("settings", "body"),
+    [
+        ({"overflow": "fail", "max_bytes": 100}, b"5"),
+        ({"overflow": "conflate", "key": lambda item: item["id"], "otherwise": "fail"}, b'{"name": 1}'),
+        ({"overflow": "conflate", "key": lambda item: item["id"], "otherwise": "fail"}, b'{"id": [1]}'),
+    ],
+)
+def test_bodies_that_are_no_items_of_the_queue(settings: dict[str, Any], body: bytes) -> None:
+    """What the queue's own functions can make nothing of is the client's mistake, and no error of the server."""
+
+    async def main() -> None:
+        queue = Queue[Any](10, **settings)
+        async with client_of(IngestEndpoint(queue)) as client:
+            assert (await client.post("/", content=body)).status_code == 400
+        assert len(queue) == 0
+
+    run_virtual(main())
+
+
 def test_a_producer_that_heeds_its_pace() -> None:
     """A producer that asks its pace first is never turned away twice in a row, and everything arrives."""
 

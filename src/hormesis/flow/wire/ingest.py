@@ -12,6 +12,7 @@ is reached; each client is told one of its own, up to half as long again, so tha
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from typing import Any
 
@@ -25,6 +26,8 @@ from hormesis.flow.wire.codecs import JSON, Codec
 from hormesis.units import Duration, seconds
 
 __all__ = ["IngestEndpoint"]
+
+_log = logging.getLogger("hormesis.flow")
 
 
 class IngestEndpoint:
@@ -92,6 +95,11 @@ class IngestEndpoint:
             taken = False
         except ItemTooLarge as error:
             await answer(send, 413, str(error))
+            return
+        except Exception as error:
+            # The queue's functions for keys and sizes can't make anything of what somebody sent, which may be no item.
+            _log.warning("queue %r can't take an item that was sent: %r", self._queue.name, error)
+            await answer(send, 400, "the body is no item that the queue can take")
             return
         if not taken:
             await self._turn_away(send)
