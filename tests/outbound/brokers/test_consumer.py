@@ -432,7 +432,7 @@ def test_a_broker_that_hangs_does_not_hold_up_a_stop(verb: str) -> None:
             setattr(transport, verb, hangs)
             consumer.stop()
 
-        async with asyncio.timeout(25):
+        async with asyncio.timeout(13):
             await consumer.run(handle)
 
     run_virtual(main())

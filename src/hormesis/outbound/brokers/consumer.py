@@ -36,10 +36,10 @@ __all__ = ["Consumer", "Message", "Pulled", "Transport"]
 _log = logging.getLogger("hormesis.brokers")
 
 _CLOSING = 10.0
-"""Seconds that giving back takes at most; then the broker finds out by itself."""
+"""Seconds that an end takes at most once no handler is at work; then the broker finds out by itself."""
 
 _GOODBYE = 1.0
-"""Seconds that disconnecting has, when giving back took all of that."""
+"""Seconds that giving back, and disconnecting, have all the same when what was before took all of that."""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -300,13 +300,14 @@ class Consumer:
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.stop()
+        until = asyncio.get_running_loop().time() + _CLOSING
         pulling, _ = self._tasks
         try:
             if self._current is not None and isinstance(error, Exception):
                 await self._fail(self._current, f"{type(error).__name__}: {error}", None)
             # What is on its way should arrive, and be given back: a pull that is cancelled may have got something.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSING):
+                async with asyncio.timeout_at(until):
                     await asyncio.wait([pulling])
                     while self._settling:
                         await asyncio.wait(list(self._settling))
@@ -314,7 +315,7 @@ class Consumer:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks)
-            await self._give_back()
+            await self._give_back(until)
             self._tasks = []
 
     def __aiter__(self) -> AsyncIterator[Message]:
@@ -475,8 +476,8 @@ class Consumer:
                     except self.transport.lost as error:
                         _log.warning("%s could not be told of work that goes on: %s", self.transport.name, error)
 
-    async def _give_back(self) -> None:
-        """Give back what has not ended, and disconnect."""
+    async def _give_back(self, until: float) -> None:
+        """Give back what has not ended, and disconnect; a broker that hangs has until then to hear of it."""
         left = [message for message in self._held if not message.settled]
         for message in left:
             message.settled = True
@@ -484,15 +485,13 @@ class Consumer:
         self._held.clear()
         unheard: tuple[type[Exception], ...] = (TimeoutError, *self.transport.lost)
         now = asyncio.get_running_loop().time
-        until = now() + _CLOSING
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(max(until, now() + _GOODBYE)):
                 if left:
                     await self.transport.give_back([message._pulled for message in left])
         except unheard as error:
             _log.warning("%s: %d messages could not be given back: %r", self.transport.name, len(left), error)
         finally:
-            # A broker that hangs does not hear that either.
             with contextlib.suppress(*unheard):
                 async with asyncio.timeout_at(max(until, now() + _GOODBYE)):
                     await self.transport.close()
