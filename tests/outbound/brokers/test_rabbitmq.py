@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import aio_pika
 import pytest
 
 from hormesis.errors import ConfigurationError
@@ -130,6 +131,44 @@ def test_the_broker_sends_no_more_than_the_prefetch(rabbitmq: str) -> None:
                 await transport.acknowledge(message)
             await until(lambda: transport._prefetch == 5 or not transport._arrived)
             await transport.close()
+
+    asyncio.run(main())
+
+
+def test_a_dead_letter_that_no_queue_takes_is_not_lost(rabbitmq: str) -> None:
+    """A message whose copy the broker refuses goes back, and does not stay held by nobody."""
+
+    async def main() -> None:
+        async with Publisher(rabbitmq) as publisher:
+            consumer = Consumer(RabbitQueue(rabbitmq, "refused"), room=1, attempts=1)
+            buried: list[bytes] = []
+
+            async def handle(message: Message) -> None:
+                if message.body == b"good":
+                    consumer.stop()
+                    return
+                buried.append(message.body)
+                if len(buried) == 2:
+                    # Somebody deletes the queue of dead letters, of which it is known that it was there.
+                    async with await aio_pika.connect(rabbitmq) as other:
+                        await (await other.channel()).queue_delete("refused.dead")
+                if len(buried) == 3:
+                    await publisher.publish("refused", b"good")
+                raise KeyError
+
+            async with asyncio.timeout(30):
+                running = asyncio.ensure_future(consumer.run(handle, concurrency=1))
+                await until(lambda: consumer.transport._queue is not None)  # type: ignore[attr-defined]
+                for body in (b"first", b"second"):
+                    await publisher.publish("refused", body)
+                await running
+            # The second was tried again, as its dead letter was refused, and then there was a queue for it.
+            assert buried == [b"first", b"second", b"second"]
+            async with await aio_pika.connect(rabbitmq) as other:
+                dead = await (await other.channel()).get_queue("refused.dead")
+                letter = await dead.get()
+                assert letter is not None
+                assert letter.body == b"second"
 
     asyncio.run(main())
 

@@ -46,6 +46,9 @@ __all__ = ["Publisher", "RabbitQueue"]
 _WAIT = 0.25
 """Seconds that a pull waits for messages, and so the longest that a stop waits for a pull."""
 
+_REFUSED = 1.0
+"""Seconds after which a message goes back whose copy the broker did not take: it comes again at once."""
+
 _ATTEMPT = "hormesis-attempt"
 _DELIVERIES = "x-delivery-count"
 _DELAY_MAX = 2**36
@@ -142,7 +145,7 @@ class RabbitQueue:
 
     async def resume(self, held: int) -> None:
         """Have it send again, as many as are free."""
-        await self._consume(max(1, self._room - held))
+        await self._consume(max(1, self._room - held - len(self._arrived)))
 
     async def _consume(self, prefetch: int) -> None:
         if self._channel is None or self._queue is None:
@@ -159,15 +162,13 @@ class RabbitQueue:
     async def again(self, message: Pulled, delay: float) -> None:
         """Publish it anew to where it waits for its delay, and acknowledge it."""
         attempt = {_ATTEMPT: message.attempt + 1}
-        await self._publish(message, await self._delay_queue(delay), attempt)
-        await message.token.ack()
+        await self._replace(message, await self._delay_queue(delay), attempt)
 
     async def bury(self, message: Pulled, reason: str) -> None:
         """Publish it to the queue of dead letters, and acknowledge it."""
         await self._declare_once(self._dead, {"x-queue-type": self._declare or "classic"})
         facts = {"hormesis-reason": reason[:500], "hormesis-queue": self.name, "hormesis-attempts": message.attempt}
-        await self._publish(message, self._dead, facts)
-        await message.token.ack()
+        await self._replace(message, self._dead, facts)
 
     async def give_back(self, messages: Sequence[Pulled]) -> None:
         """Have the broker hand them out again at once."""
@@ -184,6 +185,21 @@ class RabbitQueue:
     async def _arrive(self, message: AbstractIncomingMessage) -> None:
         self._arrived.append(message)
         self._news.set()
+
+    async def _replace(self, message: Pulled, queue: str, headers: Mapping[str, Any]) -> None:
+        """Publish it to another queue, and acknowledge the original; where nobody confirms the copy, give that back.
+
+        As long as the connection lives the broker would take it for held, and would not hand it out again.
+        """
+        try:
+            await self._publish(message, queue, headers)
+        except (DeliveryError, TimeoutError):
+            # Somebody may have deleted the queue.
+            self._declared.discard(queue)
+            await asyncio.sleep(_REFUSED)
+            await message.token.reject(requeue=True)
+            raise
+        await message.token.ack()
 
     async def _publish(self, message: Pulled, queue: str, headers: Mapping[str, Any]) -> None:
         if self._channel is None:
