@@ -411,7 +411,8 @@ def test_an_item_does_not_end_the_pipeline_unheard(concurrency: int) -> None:
     """A function that raises what ends an iteration has failed: what comes behind it is not left out."""
 
     async def main() -> None:
-        empty = aiter(Pipeline(()))
+        nothing: list[int] = []
+        empty = aiter(Pipeline(nothing))
 
         async def exhausted(item: int) -> int:
             return item if item < 2 else await anext(empty)
@@ -426,14 +427,19 @@ def test_an_item_is_in_one_place() -> None:
     """What a filter has failed with is raised, and is not undelivered too; what a stream holds that is flattened is."""
 
     async def main() -> None:
-        stream = Pipeline(range(6)).filter(broken_at(3)).open()
+        def wanted(item: int) -> bool:
+            if item == 3:
+                raise Boom
+            return True
+
+        stream = Pipeline(range(6)).filter(wanted).open()
         with pytest.raises(Boom):
             async for _ in stream:
                 pass
         assert stream.undelivered == []
 
         inner = Pipeline(range(6)).prefetch(2)
-        outer = Pipeline([inner]).flatten().open()
+        outer: Any = Pipeline([inner]).flatten().open()
         assert await anext(outer) == 0
         await asyncio.sleep(1)
         await outer.aclose()
