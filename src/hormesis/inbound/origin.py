@@ -46,7 +46,8 @@ _KNOWN_MAX = 4096
 
 _CUSTOMER_BITS = 64
 
-_FOR = re.compile(r'(?:^|;)[ \t]*for[ \t]*=[ \t]*("?)([^";]*)\1[ \t]*(?=;|$)', re.IGNORECASE)
+# No part of it takes back what it has read, so that blanks in any number are read once.
+_FOR = re.compile(r'(?:^|;)[ \t]*+for[ \t]*+=[ \t]*+(?:"([^";]*+)"[ \t]*+|([^";]*+))(?=;|$)', re.IGNORECASE)
 _BRACKETS = re.compile(r"\[([^\]]*)\](?::[0-9]{1,5})?")
 
 
@@ -163,7 +164,7 @@ class Trust:
         text = text.strip(" \t")
         if self._header == "forwarded":
             match = _FOR.search(text)
-            text = match[2].strip(" \t") if match else ""
+            text = (match[1] or match[2] or "").strip(" \t") if match else ""
         match = _BRACKETS.fullmatch(text)
         if match:
             return match[1]
