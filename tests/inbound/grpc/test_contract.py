@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -332,5 +333,38 @@ def test_synchronous_behaviours_of_an_asynchronous_server_make_the_journey(chann
         call = channel_to(server).unary_unary(CALL)
         assert call(b"a", timeout=PATIENCE) == b"a"
         assert refused(lambda: call(b"a", timeout=PATIENCE)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    finally:
+        server.stop()
+
+
+async def _yields(request: Any, context: Any) -> AsyncIterator[bytes]:
+    while True:
+        yield b"x" * 100_000
+
+
+async def _writes(request: Any, context: Any) -> None:
+    while True:
+        await context.write(b"x" * 100_000)
+
+
+@pytest.mark.parametrize("behave", [_yields, _writes])
+def test_a_caller_who_takes_no_message_is_cut_off(
+    channel_to: Any, until: Callable[[Callable[[], object]], None], behave: Any
+) -> None:
+    """Whichever way a behaviour sends its messages; one that takes them is not."""
+    service = Service(LoadShedder(limit=1, max_queued=0), name="shop", send_timeout="300ms")
+    server = AsyncServer(service)
+    try:
+        server.methods.known[CALL] = (False, True), behave
+        stream = channel_to(server).unary_stream(CALL)(b"", timeout=PATIENCE)
+        assert len(next(stream)) == 100_000
+        began = time.monotonic()
+        while time.monotonic() - began < 0.8:
+            next(stream)
+        assert service.busy() == 1
+        until(lambda: service.busy() == 0)
+        assert service.snapshot()["parts"]["load_shedder"]["in_flight"] == 0
+        with pytest.raises(grpc.RpcError):
+            list(stream)
     finally:
         server.stop()

@@ -87,7 +87,8 @@ class AsyncProtect(grpc.aio.ServerInterceptor):
                 return await behave(request_or_iterator, context)
             async with await self._enter(method, context) as flight:
                 await flight.meet_faults()
-                counted, began = Counted(behave(request_or_iterator, context)), flight.ground.now()
+                given = _Timed(context, flight) if streams else context
+                counted, began = Counted(behave(request_or_iterator, given)), flight.ground.now()
                 response = await counted
                 # How long a stream took that it has written itself says nothing of the service.
                 flight.good = None if streams else went_well(context)
@@ -192,6 +193,25 @@ class _Flight:
         if not self._why and self._task is not None:
             self._why = why
             self._task.cancel()
+
+
+class _Timed:
+    """A call's context, for a behaviour that writes its messages itself: it is known how long one stands there."""
+
+    __slots__ = ("_context", "_flight")
+
+    def __init__(self, context: Any, flight: _Flight) -> None:
+        self._context = context
+        self._flight = flight
+
+    async def write(self, message: Any) -> None:
+        flight = self._flight
+        flight.sending_since = flight.ground.now()
+        await self._context.write(message)
+        flight.sending_since = math.inf
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
 
 async def _abort(context: Any, answer: Answer, reason: str) -> None:
