@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hormesis.errors import ConfigurationError
 from hormesis.patterns.part import is_async
@@ -14,6 +15,8 @@ from hormesis.units import quota
 
 if TYPE_CHECKING:
     from hormesis.inbound.request import Request
+
+T = TypeVar("T")
 
 __all__ = ["PRINCIPAL", "addressed", "check", "cost_of", "divided", "key_of"]
 
@@ -67,7 +70,7 @@ def key_of(limit: RateLimit) -> Callable[[Request], str]:
         return _FACTS[by]
     if is_async(by):
         raise ConfigurationError.bad_value("by", by, _BY_ACCEPTED)
-    return lambda request: str(by(request))[:_KEY_MAX]
+    return _heard(lambda request: str(by(request))[:_KEY_MAX], lambda request: "", f"by={by!r}", "share one limit")  # noqa: ARG005
 
 
 def cost_of(limit: RateLimit) -> Callable[[Request], int] | None:
@@ -75,7 +78,31 @@ def cost_of(limit: RateLimit) -> Callable[[Request], int] | None:
     cost = limit.cost
     if isinstance(cost, int):
         return None if cost == 1 else lambda request: cost * request.cost
-    return lambda request: max(0, int(cost(request)))
+    return _heard(
+        lambda request: max(0, int(cost(request))),
+        lambda request: request.cost,
+        f"cost={cost!r}",
+        "cost what the rules say",
+    )
+
+
+def _heard(
+    ask: Callable[[Request], T], otherwise: Callable[[Request], T], setting: str, so: str
+) -> Callable[[Request], T]:
+    """Ask a function of the author's about what a client has sent: where it raises, the client gets no error for it."""
+    logged = False
+
+    def heard(request: Request) -> T:
+        nonlocal logged
+        try:
+            return ask(request)
+        except Exception:
+            if not logged:
+                logged = True
+                logging.getLogger("hormesis.inbound").exception("%s raised; such requests %s", setting, so)
+            return otherwise(request)
+
+    return heard
 
 
 def addressed(limits: Iterable[RateLimit]) -> dict[str, RateLimit]:

@@ -33,7 +33,8 @@ class Request:
         request_id: The id that it came with, or one that was made for it.
         address: The client's address, as far as hops that are believed tell; empty when nobody knows it.
         believed: Whether what it says of itself is believed.
-        client: Who asks, where clients are counted: what a rule says, else the principal, the tenant, or the address.
+        client: Who asks, where clients are counted: what a rule says, else the tenant, the principal that
+            was known when it came, or the address.
         tenant: Whom it is for; None when nobody said so.
         principal: Who was authenticated; None before that.
         criticality: How much it matters.

@@ -164,6 +164,12 @@ class ServiceSettings(Settings):
             value = getattr(self, key)
             if value is not None and not isinstance(value, kind):
                 raise ConfigurationError.bad_value(key, value, f"{kind.__name__}(...), or None")
+        if self.health is not None and self.load_shedder is None:
+            raise ConfigurationError(
+                "health is set, and there is no load shedder: it multiplies the limit of one, so add load_shedder "
+                "(LoadShedder()), or leave health out",
+                "health",
+            )
 
 
 def _each(key: str, values: object, kind: type[Any], most: int) -> tuple[Any, ...]:
