@@ -146,6 +146,34 @@ def test_a_lifespan_passes_and_its_end_is_the_end_of_readiness() -> None:
     assert sent.types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
+def test_the_next_lifespan_in_a_process_serves_again() -> None:
+    """Tests and reloads begin a server after another has left; who was told to leave by hand stays told."""
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await tea(scope, receive, send)
+            return
+        while (await receive())["type"] != "lifespan.shutdown":
+            asked = Sent()
+            await protected(http(), receive, asked.send)
+            statuses.append(asked[0]["status"])
+
+    service = Service(RateLimit("100/s"), name="shop")
+    statuses: list[int] = []
+    for _ in range(2):
+        protected = asgi.Protect(app, service)
+        says = Sent({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+        asyncio.run(protected({"type": "lifespan"}, says.receive, says.send))
+        assert not service.ready
+    assert statuses == [200, 200]
+    told = Service(name="shop")
+    told.drain()
+    says = Sent({"type": "lifespan.startup"})
+    protected = asgi.Protect(tea_at_once, told)
+    asyncio.run(protected({"type": "lifespan"}, says.receive, says.send))
+    assert not told.ready
+
+
 def test_an_application_without_a_lifespan_says_so_itself() -> None:
     """Servers go by the exception."""
 

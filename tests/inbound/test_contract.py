@@ -197,6 +197,9 @@ def test_a_principal_that_is_told_later_is_counted_then(door: Any) -> None:
     assert "r=0" in protected.ask().headers["ratelimit"]
     got = protected.ask()
     assert (got.status, got.problem["detail"]) == (429, "1/min used up")
+    assert got.problem["violated-policies"] == ["1/min"]
+    assert got.headers["ratelimit-policy"] == '"1/min";q=1;w=60'
+    assert got.headers["ratelimit"] == f'"1/min";r=0;t={got.headers["retry-after"]}'
     assert served == ["ada"]
 
 
@@ -215,6 +218,18 @@ def test_a_principal_function_that_raises_is_nobody(door: Any, caplog: pytest.Lo
     protected = door(lambda: [b"tea"], Service(name="shop", principal=lambda source: source["no such key"]))
     assert [protected.ask().status for _ in range(3)] == [200] * 3
     assert caplog.text.count("such requests count as nobody's") == 1
+
+
+def test_functions_of_a_rate_limit_that_raise_cost_no_client_its_answer(
+    door: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a client has sent can make them raise: that is logged once each, and the client counts and is served."""
+    by_number = RateLimit("2/min", by=lambda request: int(request.path[1:]), name="by number")
+    by_size = RateLimit("9/min", cost=lambda request: request.tenant.size, name="by size")
+    protected = door(lambda: [b"tea"], Service(by_number, by_size, name="shop"))
+    assert [protected.ask(path).status for path in ("/tea", "/milk", "/7", "/sugar")] == [200, 200, 200, 429]
+    assert caplog.text.count("such requests share one limit") == 1
+    assert caplog.text.count("such requests cost what the rules say") == 1
 
 
 def test_who_finds_no_room_is_turned_away(door: Any, hold: bytes) -> None:

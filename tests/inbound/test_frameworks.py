@@ -111,6 +111,7 @@ def test_fastapi() -> None:
 
     answers = asyncio.run(ask(app, "/sync", "/mine", "/mine"))
     assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].headers.get_list("ratelimit") == [f'"1/min";r=0;t={answers[2].headers["retry-after"]}']
     assert seen == ["r-1", "ada"]
     assert in_flight(mine) == (0, 0)
 
@@ -234,6 +235,7 @@ def test_flask() -> None:
 
     answers = get(app, "/", "/stream", "/refuses", "/mine", "/mine")
     assert [answer.status_code for answer in answers] == [200, 200, 503, 200, 429]
+    assert answers[4].headers.get_list("ratelimit") == [f'"1/min";r=0;t={answers[4].headers["retry-after"]}']
     assert [answer.text for answer in answers[:2]] == ["r-1", "tea"]
     assert answers[2].headers["content-type"] == "application/problem+json"
     assert in_flight(mine) == (0, 0)

@@ -94,6 +94,7 @@ def test_parts_are_sorted_in() -> None:
         ((), {"processes": 0}, "processes is 0; it takes a whole number from 1"),
         ((), {"rules": ["/a"]}, "rules is ['/a']; it takes up to 1000 of Rule(...)"),
         ((), {"load_shedder": 5}, "load_shedder is 5; it takes LoadShedder(...), or None"),
+        ((SystemHealth(),), {}, "health is set, and there is no load shedder"),
         ((RateLimit("1/s", by="host"),), {}, "by is 'host'; it takes 'client', 'tenant', 'principal'"),
         ((RateLimit("1/s", max_wait="1s"),), {}, "max_wait is 1.0; a service refuses at once"),
         ((RateLimit("1/s"), RateLimit("1/s", by="client")), {}, "two rate limits are called '1/s': name='…' tells"),
@@ -255,6 +256,22 @@ def test_health_closes_part_of_the_limit() -> None:
     clock.advance(1)
     ground.tick()
     assert service.snapshot()["parts"]["load_shedder"]["limit"] == 5.0
+
+
+def test_who_is_told_late_is_counted_at_that_time() -> None:
+    """A request that takes long, and others of the same principal meanwhile, don't meet in the past."""
+    for algorithm in ("token bucket", "sliding window", "fixed window"):
+        clock = ManualClock(100.0)
+        limit = RateLimit("1/s", by="principal", algorithm=algorithm)  # type: ignore[arg-type]
+        service = Service(limit, name="shop", clock=clock)
+        early, later = (service.ground.arrive("GET", "/", "203.0.113.9", {}) for _ in range(2))
+        clock.advance("1h")
+        later.identified("ada")
+        clock.advance("5s")
+        early.identified("ada")
+        with pytest.raises(hm.RateLimited) as caught:
+            service.ground.arrive("GET", "/", "203.0.113.9", {}).identified("ada")
+        assert caught.value.retry_after == pytest.approx(1.0, abs=0.06)
 
 
 def test_a_snapshot_tells_the_state() -> None:

@@ -116,7 +116,14 @@ def answer_to(refused: Refused, request_id: str, standings: Sequence[Standing], 
     return Answer(status, headers, body)
 
 
-def of_error(error: BaseException, service: str, request_id: str, random: Random) -> Answer | None:
+def of_error(
+    error: BaseException,
+    service: str,
+    request_id: str,
+    random: Random,
+    standings: Sequence[Standing] = (),
+    violated: tuple[str, ...] = (),
+) -> Answer | None:
     """Make the answer to a request that ended by an exception of ours; None for any other exception.
 
     A limit of the service's own is the client's business. That one of its dependencies refuses, or does not answer, is
@@ -127,6 +134,8 @@ def of_error(error: BaseException, service: str, request_id: str, random: Random
         service: The name of the service, which its own refusals bear.
         request_id: The id of the request.
         random: Draws when the client is to come back.
+        standings: How the service's own rate limits stand, if one of them refused.
+        violated: Which did.
 
     >>> from random import Random
     >>> from hormesis.errors import CircuitOpen
@@ -141,7 +150,7 @@ def of_error(error: BaseException, service: str, request_id: str, random: Random
         refusal = Refusal(reason, error.retry_after)
     else:
         return None
-    return answer_to(Refused(stop, refusal), request_id, (), random)
+    return answer_to(Refused(stop, refusal, violated), request_id, standings, random)
 
 
 def policy_header(standings: Iterable[Standing]) -> str:

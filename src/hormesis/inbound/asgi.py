@@ -106,6 +106,9 @@ class Protect:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self.service
+        if service.leaving.gone:
+            # The server that left was another: in tests, several come and go in one process.
+            service.leaving.stay()
         # The server has its handlers of signals by now, so ours can take their place.
         service.watch_signals()
 
@@ -113,6 +116,7 @@ class Protect:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 service.leaving.begin(grace=0.0)
+                service.leaving.gone = True
             return message
 
         try:
@@ -284,7 +288,7 @@ class _Flight:
             headers.append((b"x-request-id", request.request_id.encode()))
         if b"event-stream" in by_name.get(b"content-type", b""):
             self._good = None
-        if ground.tells_limits:
+        if ground.tells_limits and b"ratelimit" not in by_name:
             standing = ground.standing(request)
             if standing is not None:
                 headers.append((b"ratelimit-policy", standing[0].encode()))

@@ -104,7 +104,7 @@ class Leaving:
     ('refusing', True)
     """
 
-    __slots__ = ("_clock", "_refusing_from", "began", "settings")
+    __slots__ = ("_clock", "_refusing_from", "began", "gone", "settings")
 
     def __init__(self, settings: Drain | None, clock: Clock) -> None:
         self.settings = settings
@@ -112,6 +112,8 @@ class Leaving:
         self._refusing_from = math.inf
         self.began: float | None = None
         """When it began to leave; None while it serves."""
+        self.gone = False
+        """Whether the server has left; another one that begins in the same process serves."""
 
     @property
     def grace(self) -> float:
@@ -156,6 +158,7 @@ class Leaving:
     def stay(self) -> None:
         """Serve on, as if it had never begun."""
         self.began = None
+        self.gone = False
         self._refusing_from = math.inf
 
 

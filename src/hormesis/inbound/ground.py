@@ -201,7 +201,7 @@ class Ground:
         if request.expires <= request.arrived:
             return self._refused(request, _TOO_LATE)
         if self._limits and request.cost:
-            refused = self._limited(request, self._limits)
+            refused = self._limited(request, self._limits, request.arrived)
             if refused is not None:
                 return self._refused(request, refused)
         return None
@@ -305,7 +305,8 @@ class Ground:
             RateLimited: One of them is used up.
         """
         late = [limit for limit in self._limits if limit.by_principal]
-        refused = self._limited(request, late) if late and request.cost else None
+        # Not when it arrived: a WebSocket may have been open for hours, and others of its principal have spent since.
+        refused = self._limited(request, late, self.now()) if late and request.cost else None
         if refused is not None and self._refused(request, refused) is not None:
             raise RateLimited(self._name, refused.refusal.reason, refused.refusal.retry_after)
 
@@ -340,7 +341,16 @@ class Ground:
         """Make the answer to a request that ended by an exception of ours; None for all others."""
         if not self._answers_errors:
             return None
-        return of_error(error, self._name, request.request_id, self._random)
+        standings, violated = self._refused_late(request, error)
+        return of_error(error, self._name, request.request_id, self._random, standings, violated)
+
+    def _refused_late(self, request: Request, error: BaseException) -> tuple[Sequence[Standing], tuple[str, ...]]:
+        """Tell how the limits stand of somebody whom `principal_told` refused, and which of them are used up."""
+        if not (isinstance(error, RateLimited) and error.policy == self._name and request.refused and request.taken):
+            return (), ()
+        limiter, key, cost = request.taken[-1]  # the one that refused
+        violated = tuple(each.name for each in limiter.standings(key, self.now()) if each.remaining < cost)
+        return self.standings(request), violated
 
     def standings(self, request: Request) -> list[Standing]:
         """Tell how the rate limits stand by which a request was counted."""
@@ -425,10 +435,9 @@ class Ground:
             if not request.label:
                 request.client = f"principal:{request.principal}"
 
-    def _limited(self, request: Request, limits: Collection[Limit]) -> Refused | None:
+    def _limited(self, request: Request, limits: Collection[Limit], now: float) -> Refused | None:
         """Spend of all limits, or of none."""
         taken: list[tuple[Limiter, str, int]] = []
-        now = request.arrived
         for limiter, key_of, cost_of, by_principal in limits:
             if by_principal and request.principal is None:
                 continue

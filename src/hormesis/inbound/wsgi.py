@@ -260,9 +260,10 @@ class _Flight:
         """Take note of the head of the answer, and add what we tell."""
         self._good = not status.startswith("5")
         told = list(headers)
-        if not any(name.lower() == "x-request-id" for name, _ in headers):
+        names = {name.lower() for name, _ in headers}
+        if "x-request-id" not in names:
             told.append(("x-request-id", self._request.request_id))
-        if self._ground.tells_limits:
+        if self._ground.tells_limits and "ratelimit" not in names:
             standing = self._ground.standing(self._request)
             if standing is not None:
                 told += [("ratelimit-policy", standing[0]), ("ratelimit", standing[1])]
