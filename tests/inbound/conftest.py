@@ -277,6 +277,11 @@ def door(request: pytest.FixtureRequest) -> Iterator[MakeDoor]:
 
     yield make
     for loop in loops:
+        # A loop stands still between two questions, perhaps before a task has begun that a pulse has made.
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left) if left else asyncio.sleep(0))
         loop.close()
 
 

@@ -364,7 +364,7 @@ def test_a_caller_who_takes_no_message_is_cut_off(
         assert service.busy() == 1
         until(lambda: service.busy() == 0)
         assert service.snapshot()["parts"]["load_shedder"]["in_flight"] == 0
-        with pytest.raises(grpc.RpcError):
-            list(stream)
+        assert time.monotonic() - began < PATIENCE / 2  # and not by the call's own deadline
+        stream.cancel()
     finally:
         server.stop()
