@@ -487,6 +487,22 @@ def test_crash_loop_of_what_can_not_be_started(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_a_start_of_which_nothing_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no number of an error, but words, is told in these."""
+
+    def spawn(*args: object, **options: object) -> None:
+        raise TimeoutError("nothing was heard of it for 20 s")
+
+    monkeypatch.setattr("hormesis.chaos.processes.spawn", spawn)
+
+    async def scenario() -> None:
+        with pytest.raises(ConfigurationError, match="can't be run: nothing was heard of it for 20 s"):
+            async with process(tmp_path):
+                pass
+
+    run(scenario)
+
+
 def test_restart_in_order(tmp_path: Path) -> None:
     """A process that is restarted ends in order, is started again, and that counts as no crash."""
     code = "import signal, sys, time; signal.signal(15, lambda *_: (print('bye', flush=True), sys.exit()))\n"

@@ -3,7 +3,7 @@
 None of it can be done afterwards: a runner killed in the instant after a start would leave a process that nobody knows
 of. Nor is a fork of the runner (`preexec_fn`) the place for it: other threads run here, and a library may wake up in
 the fork and end it, as gRPC's does in one start of a hundred, in one of ten beside a busy `grpc.aio`. So each command
-begins its life as a small program (`born`), which takes some hundredths of a second longer.
+begins its life as a small program (`born`), which takes a hundredth of a second or two.
 """
 
 from __future__ import annotations

@@ -392,7 +392,7 @@ class Process:
             except KeeperDied:
                 raise
             except OSError as error:
-                message = f"{what}: the command {argv[0]!r} can't be run: {error.strerror}"
+                message = f"{what}: the command {argv[0]!r} can't be run: {error.strerror or error}"
                 raise ConfigurationError(message, "command") from error
 
     async def _run(self, argv: Sequence[str], purpose: str) -> None:

@@ -179,7 +179,7 @@ async def _process(provider: Table, values: Values, keeper: Keeper | None) -> Ta
                 )
                 birth.begun()
         except OSError as error:
-            raise ActivityFailed(f"{path!r} can't be run: {error.strerror}") from error
+            raise ActivityFailed(f"{path!r} can't be run: {error.strerror or error}") from error
         try:
             status = await process.wait()
         except asyncio.CancelledError:
