@@ -87,6 +87,7 @@ def test_nothing_is_lost_by_broken_connections(process: Any, scheme: str, librar
     sender = process("sender.py", "0", "1000", "100", library)
     with breaking_proxy(sender.wait_for("port")) as (port, break_all):
         receiver = process("receiver.py", f"{scheme}://127.0.0.1:{port}/", "30")
+        receiver.wait_for("first")  # who breaks off before it has heard of its stream begins another one
         receiver.tell("go")
         for _ in range(4):
             time.sleep(0.1)
